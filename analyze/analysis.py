@@ -1,0 +1,96 @@
+"""Configuration -> censuses, their reports, and the comparison of a run's milestones."""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from analyze.census import CensusTask, take, write_whole
+from analyze.config import AnalyzeConfig
+from analyze.evolution import evolution, transitions
+from analyze.folder import Census, open_census
+from analyze.report import census_page, run_page, write_figures
+from corpora.sequences import Sequences, census_sequences, check_against_model
+from errors import UserError
+from models.checkpoint import Checkpoint, open_checkpoint
+from tracking import Mirror
+
+
+def analyze(config: AnalyzeConfig) -> Path:
+    """Take the census of a checkpoint, or of every milestone of a run; returns the folder.
+
+    Raises:
+        UserError: see `open_checkpoint`, `census_sequences` and `take`.
+    """
+    console = Console(stderr=True)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    where = Path(config.ckpt)
+    milestones = sorted((where / "milestones").glob("step_*")) if (where / "milestones").is_dir() else None
+    if milestones is None:
+        out = Path(config.out) if config.out else _default_out(config.ckpt)
+        census_of(open_checkpoint(config.ckpt), config, out, console)
+        return out
+    if not milestones:
+        raise UserError(f"{where}/milestones is empty: this run has not reached a milestone yet.")
+    out = Path(config.out or where / "census")
+    censuses = [census_of(open_checkpoint(str(folder)), config, out / folder.name, console) for folder in milestones]
+    compare_milestones(censuses, out, console)
+    return out
+
+
+def _default_out(ckpt: str) -> Path:
+    path = Path(ckpt)
+    if path.resolve().parent.name == "milestones":
+        return path.resolve().parent.parent / "census" / path.resolve().name
+    return Path("runs") / "census" / path.name.removesuffix(".ckpt")
+
+
+def census_of(checkpoint: Checkpoint, config: AnalyzeConfig, out: Path, console: Console) -> Census:
+    """Take one census and write its figures and its page."""
+    sequences = sequences_for(checkpoint, config)
+    take(CensusTask(checkpoint, sequences, out, config), console)
+    census = open_census(out)
+    figures = write_figures([census], out / "figures")
+    write_whole(out / "report.html", census_page(census))
+    _mirror(census, config, figures, console)
+    dead, token, positional = (census.layers[column].sum() for column in ("dead", "token_detectors", "positional"))
+    found = f"{len(census.neurons):,} neurons: {dead:,} dead, {token:,} token detectors, {positional:,} positional"
+    console.print(f"{census.title}: {found}  ->  {out}", markup=False, highlight=False, soft_wrap=True)
+    return census
+
+
+def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig) -> Sequences:
+    """The corpus as this checkpoint reads it: its tokenizer, its context, ids that it has rows for."""
+    positions = checkpoint.config.context
+    context = config.context or positions
+    if context > positions:
+        raise UserError(f"context={context} is longer than the {positions} positions of {checkpoint.path}.")
+    sequences = census_sequences(config.corpus, config.tokens, context, checkpoint.tokenizer, split=config.split, bos=config.bos)
+    check_against_model(sequences, checkpoint.config.vocab_size, positions)
+    return sequences
+
+
+def compare_milestones(censuses: list[Census], out: Path, console: Console) -> None:
+    """Write evolution.parquet, transitions.parquet, figures and the page of a run's milestones."""
+    for name, table in (("evolution", evolution(censuses)), ("transitions", transitions(censuses))):
+        file = out / f"{name}.parquet"
+        table.write_parquet(file.with_suffix(".partial"))
+        file.with_suffix(".partial").replace(file)
+    write_figures(censuses, out / "figures")
+    write_whole(out / "report.html", run_page(censuses))
+    console.print(f"{len(censuses)} milestones compared  ->  {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _mirror(census: Census, config: AnalyzeConfig, figures: list[Path], console: Console) -> None:
+    checkpoint = census.meta["checkpoint"]
+    settings = {"checkpoint": checkpoint, "corpus": census.meta["corpus"], "thresholds": census.meta["thresholds"]}
+    mirror = Mirror(config.wandb, census.path, census.title, group=census.run, settings=settings, console=console)
+    step = {"step": checkpoint["step"] or 0, "tokens": checkpoint["tokens_trained"] or 0}
+    for row in census.layers.iter_rows(named=True):
+        layer = row.pop("layer")
+        mirror.log(step | {f"layer_{layer:03d}/{name}": value for name, value in row.items() if value is not None})
+    mirror.images([figure for figure in figures if figure.suffix == ".png"], checkpoint["step"])
+    mirror.close()
+
+

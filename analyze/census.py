@@ -1,0 +1,225 @@
+"""Checkpoint and sequences -> a census folder: counts, layer by layer, then tables."""
+
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from analyze.config import AnalyzeConfig
+from analyze.counts import CorpusCounts, Index, LayerCounts, count, index
+from analyze.firings import record
+from analyze.layers import layer_table
+from analyze.neurons import neuron_table
+from analyze.walk import MicroBatch, ResidualStream
+from corpora.sequences import Sequences
+from errors import UserError
+from models.checkpoint import Checkpoint
+from provenance import environment, git
+
+POSITIONS_AT_ONCE = 8192  # of a micro-batch, unless its shape is given
+
+
+@dataclass
+class CensusTask:
+    """One checkpoint to be counted on one set of sequences into one folder."""
+
+    checkpoint: Checkpoint
+    sequences: Sequences
+    out: Path
+    config: AnalyzeConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where layers are computed."""
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(auto if self.config.device == "auto" else self.config.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which layers are computed."""
+        auto = "float32" if self.device.type == "cpu" else "float16"
+        dtype: torch.dtype = getattr(torch, auto if self.config.dtype == "auto" else self.config.dtype)
+        return dtype
+
+    @property
+    def micro(self) -> int:
+        """Sequences per micro-batch."""
+        return self.config.micro or max(1, POSITIONS_AT_ONCE // self.sequences.ids.shape[1])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a folder's counts to be gone on with."""
+        return {
+            "checkpoint": self.checkpoint.sha256,
+            "corpus": self.sequences.fingerprint,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "micro-batch": [self.micro, self.sequences.ids.shape[1]],
+        }
+
+    def counts_of(self, layer: int) -> Path:
+        """Where the counts of a layer are kept."""
+        return self.out / "layers" / f"layer_{layer:03d}.safetensors"
+
+
+def take(task: CensusTask, console: Console) -> None:
+    """Count the layers that are not counted yet, then write the tables of all that are.
+
+    Raises:
+        UserError: the folder holds counts of something else; a value is not finite; the disk is full.
+    """
+    chosen = task.config.chosen_layers(task.checkpoint.config.layers)
+    begun = time.time()
+    _claim(task)
+    vocabulary = task.checkpoint.config.vocab_size
+    s = task.sequences
+    rows = index(s.ids, s.domains, len(s.domain_names), s.bos_id, vocabulary)
+    corpus = rows.corpus
+    if not corpus.n_tokens:
+        raise UserError(f"The corpus holds nothing but BOS (id {s.bos_id}); there is nothing to count.")
+    corpus.save(task.out / "corpus.safetensors")
+    missing = [layer for layer in chosen if not task.counts_of(layer).exists()]
+    seconds = dict(_count_layers(task, missing, rows, console)) if missing else {}
+    write_tables(task, corpus)
+    _write_meta(task, corpus, seconds, time.time() - begun)
+
+
+def _claim(task: CensusTask) -> None:
+    """Make the folder ours, or refuse one that holds counts of something else."""
+    meta = task.out / "meta.json"
+    if meta.exists():
+        theirs = json.loads(meta.read_text()).get("identity", {})
+        if differs := [f"{k} (there {theirs.get(k)}, here {v})" for k, v in task.identity.items() if theirs.get(k) != v]:
+            raise UserError(f"out={task.out} holds a census with another {'; another '.join(differs)}. Choose another out=.")
+        return
+    if task.out.exists() and any(task.out.iterdir()):
+        raise UserError(f"out={task.out} is not empty and is no census. Choose another out=.")
+    task.out.mkdir(parents=True, exist_ok=True)
+    if (tokenizer := task.sequences.tokenizer_file or _tokenizer_of(task.checkpoint)) is not None:
+        shutil.copyfile(tokenizer, task.out / "tokenizer.json")
+    write_whole(meta, json.dumps({"identity": task.identity}, indent=2) + "\n")
+
+
+def _tokenizer_of(checkpoint: Checkpoint) -> Path | None:
+    if checkpoint.tokenizer is None:
+        return None
+    file = Path(checkpoint.tokenizer)
+    file = file / "tokenizer.json" if file.is_dir() else file
+    return file if file.is_file() else None
+
+
+def _count_layers(task: CensusTask, missing: list[int], rows: Index, console: Console) -> Iterator[tuple[int, float]]:
+    """Walk up to the last missing layer and store the counts of the missing ones; yields layer and seconds."""
+    checkpoint, device = task.checkpoint, task.device
+    ids = torch.from_numpy(task.sequences.ids).long()
+    stream = ResidualStream(checkpoint.ends(task.dtype), ids, task.micro, device)
+    with _bar(console) as bar:
+        batches = -(-len(ids) // task.micro)
+        progress = bar.add_task(task.out.name, total=batches * (missing[-1] + 1))
+
+        def watched(walk: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+            for batch in walk:
+                yield batch
+                bar.advance(progress)
+
+        for layer in range(missing[-1] + 1):
+            begun = time.perf_counter()
+            walk = watched(stream.through(checkpoint.block(layer, task.dtype), layer))
+            if layer in missing:
+                firings = record(walk, rows.counted, checkpoint.config.neurons)
+                _store(count(firings, rows), task.counts_of(layer))
+            else:
+                for _ in walk:
+                    pass
+            yield layer, time.perf_counter() - begun
+
+
+def _store(counts: LayerCounts, file: Path) -> None:
+    try:
+        counts.save(file)
+    except OSError as full:
+        file.with_suffix(".partial").unlink(missing_ok=True)
+        raise UserError(
+            f"{file} could not be written ({full.strerror}); finished layers are kept, the same command goes on."
+        ) from None
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+def write_tables(task: CensusTask, corpus: CorpusCounts) -> None:
+    """Compute neurons.parquet and layers.parquet from the stored counts of every finished layer."""
+    thresholds = task.config.thresholds
+    finished = [layer for layer in range(task.checkpoint.config.layers) if task.counts_of(layer).exists()]
+    neurons = pl.concat(neuron_table(layer, LayerCounts.load(task.counts_of(layer)), corpus, thresholds) for layer in finished)
+    for name, table in (("neurons", neurons), ("layers", layer_table(neurons))):
+        file = task.out / f"{name}.parquet"
+        table.write_parquet(file.with_suffix(".partial"))
+        file.with_suffix(".partial").replace(file)
+
+
+def dead_bound(n_tokens: int) -> float:
+    """With 95 % confidence a neuron that never fired on `n_tokens` has a true frequency below this (about 3 / n_tokens)."""
+    return float(1 - 0.05 ** (1 / n_tokens))
+
+
+def _write_meta(task: CensusTask, corpus: CorpusCounts, seconds: dict[int, float], took: float) -> None:
+    checkpoint, sequences, thresholds = task.checkpoint, task.sequences, task.config.thresholds
+    meta = {
+        "title": checkpoint.title,
+        "identity": task.identity,
+        "checkpoint": {
+            "path": str(checkpoint.path),
+            "sha256": checkpoint.sha256,
+            "step": checkpoint.step,
+            "tokens_trained": checkpoint.tokens_trained,
+            "model": asdict(checkpoint.config),
+        },
+        "corpus": {
+            "name": task.config.corpus.name,
+            "split": task.config.split,
+            "fingerprint": sequences.fingerprint,
+            "n_tokens": corpus.n_tokens,
+            "sequences": sequences.ids.shape[0],
+            "context": sequences.ids.shape[1],
+            "bos_id": sequences.bos_id,
+            "domains": _domains(sequences),
+        },
+        "tokenizer": "tokenizer.json" if (task.out / "tokenizer.json").exists() else None,
+        "thresholds": asdict(thresholds),
+        "dead_bound": dead_bound(corpus.n_tokens),
+        "seconds": {"total": round(took, 3), "layers": {f"{layer}": round(s, 3) for layer, s in seconds.items()}},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "git": git().splitlines(),
+        "environment": environment(),
+    }
+    write_whole(task.out / "meta.json", json.dumps(meta, indent=2) + "\n")
+
+
+def _domains(sequences: Sequences) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "sequences": int((sequences.domains == number).sum())}
+        for number, name in enumerate(sequences.domain_names)
+    ]
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file that appears under its name when its last byte is on disk."""
+    unfinished = file.with_name(f".{file.name}.partial")
+    with unfinished.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    unfinished.replace(file)

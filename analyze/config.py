@@ -1,0 +1,81 @@
+"""The settings of a census; conf/analyze.yaml and its groups hold values only."""
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from corpora.config import CorpusConfig
+from errors import UserError
+from tracking import WandbConfig
+
+DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass
+class Thresholds:
+    """Where one type of neuron ends and the next begins. All are questions to finished counts; none needs the model again."""
+
+    coverage: int = 95  # percent of a neuron's firings that "cover" it
+    detection: int = 95  # percent of a token's occurrences at which its detector fires
+    unigrams: int = 5  # most tokens that cover a token detector
+    min_occurrences: int = 1  # rarer tokens are left out of the detected lists
+    support_occurrences: int = 5  # a token seen this often supports a detector
+    support: float = 0.5  # share of firings on such tokens that `type` asks of a detector
+    position_mi: float = 0.05  # nats of (corrected) mutual information with position, above which a neuron is positional
+
+    def __post_init__(self) -> None:
+        for name in ("coverage", "detection"):
+            if not 0 < getattr(self, name) <= 100:
+                raise UserError(f"thresholds.{name}={getattr(self, name)} must be a percentage, above 0 and at most 100.")
+
+
+@dataclass
+class AnalyzeConfig:
+    """One census, or one for every milestone of a run."""
+
+    ckpt: str = ""  # HuggingFace folder or hub name, milestone, .ckpt, or run folder
+    out: str | None = None  # census folder; null: RUN/census for a run folder and its milestones, else runs/census/NAME
+    corpus: CorpusConfig = MISSING
+    split: str = "validation"  # of the corpus: validation | train
+    tokens: int = 5_000_000  # positions to read, BOS included; as many whole sequences as fit
+    context: int | None = None  # positions of a sequence; null: as many as the model has
+    bos: bool = True  # put </s> at position 0 of every sequence
+    layers: str = "all"  # all | first_half | a list such as 0,1,5
+    device: str = "auto"  # auto | cpu | cuda
+    dtype: str = "auto"  # auto: float32 on a CPU, float16 on a GPU
+    micro: int | None = None  # sequences per micro-batch; null: about 8,192 positions; part of what `out` remembers
+    threads: int | None = None  # of the CPU; null: as many as torch takes
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        if not self.ckpt:
+            raise UserError("ckpt= is missing: give a HuggingFace folder or hub name, a milestone, a .ckpt file or a run folder.")
+        for name, value, allowed in (("dtype", self.dtype, DTYPES), ("device", self.device, DEVICES)):
+            if value not in allowed:
+                raise UserError(f"{name}={value!r} is none of {', '.join(allowed)}.")
+        if self.tokens < 1:
+            raise UserError(f"tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
+
+    def chosen_layers(self, layers: int) -> list[int]:
+        """Numbers of the layers to count, of `layers` in the model.
+
+        Raises:
+            UserError: not all, first_half or a list of layers that the model has.
+        """
+        if self.layers == "all":
+            return list(range(layers))
+        if self.layers == "first_half":
+            return list(range(max(1, layers // 2)))
+        try:
+            chosen = sorted({int(number) for number in self.layers.strip("[]").split(",")})
+        except ValueError:
+            chosen = [-1]
+        if not (chosen[0] >= 0 and chosen[-1] < layers):
+            raise UserError(f"layers={self.layers} is not all, first_half or a list of layers within 0..{layers - 1}.")
+        return chosen
+
+
+ConfigStore.instance().store(name="analyze_schema", node=AnalyzeConfig)

@@ -1,0 +1,123 @@
+"""What the figures share: a figure with its caption, grids of panels, words where there is nothing to draw."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from analyze.folder import Census
+from analyze.palette import FAINT, LINE_COLOURS, LINE_MARKERS, ramp
+
+T = TypeVar("T")
+
+
+class Captioned(NamedTuple):
+    """A figure and the sentences below it: the model, the corpus, the tokens read and the thresholds."""
+
+    figure: Figure
+    caption: str
+
+
+def panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of `rows` x `columns` axes, each about `width` x `height` inches with its labels."""
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def say(axes: Axes, sentence: str) -> None:
+    """Say in words, in place of the axes, why they are empty."""
+    title = axes.get_title()
+    axes.clear()
+    axes.set_axis_off()
+    axes.set_title(title)
+    axes.text(0.5, 0.5, sentence, transform=axes.transAxes, ha="center", va="center", color=FAINT, fontsize=8)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], most: int = 8) -> None:
+    """A legend under the panels, in as many columns as their words leave room for."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    fit = max(1, min(most, int(figure.get_figwidth() / (0.45 + 0.066 * longest))))
+    rows = -(-len(handles) // fit)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows), handletextpad=0.5, columnspacing=1.4
+    )
+
+
+def from_zero(axes: Axes, top: float) -> None:
+    """A vertical axis from zero to a little above the greatest value."""
+    axes.set_ylim(0, top * 1.07 or 1)
+
+
+def in_percent(axes: Axes) -> None:
+    """Shares as percentages on the vertical axis, with no more digits than they need."""
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+
+
+def layer_columns(axes: Axes, layers: Sequence[int]) -> None:
+    """One column per layer at 0, 1, 2 ..., labelled with the layers' own numbers, as many as fit."""
+    every = -(-len(layers) // 16)
+    axes.set_xticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
+    axes.set_xlim(-0.6, len(layers) - 0.4)
+    axes.set_xlabel("layer")
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)] if most > 1 else [items[-1]]
+
+
+def is_one_run(censuses: Sequence[Census]) -> bool:
+    """Whether these are milestones of one training run."""
+    return len(censuses) > 1 and len({census.run for census in censuses}) == 1
+
+
+def labels(censuses: Sequence[Census]) -> list[str]:
+    """A short name for each: the step alone among milestones of one run, else the title."""
+    return [steps(census.step) if is_one_run(censuses) else census.title for census in censuses]
+
+
+def line_styles(censuses: Sequence[Census]) -> list[dict[str, str]]:
+    """A line's colour and marker for each: a ramp for the milestones of one run, else colours far apart."""
+    if is_one_run(censuses):
+        return [{"color": colour, "marker": "o"} for colour in ramp(len(censuses))]
+    count = len(LINE_COLOURS)
+    return [{"color": LINE_COLOURS[i % count], "marker": LINE_MARKERS[i % count]} for i in range(len(censuses))]
+
+
+def steps(step: int | None) -> str:
+    """A training step as a label."""
+    return "step unknown" if step is None else f"step {step:,}"
+
+
+def short(number: int) -> str:
+    """A count in few characters: 950, 1.5k, 300k, 2M."""
+    for size, letter in ((1_000_000, "M"), (1_000, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return str(number)
+
+
+def source(censuses: Sequence[Census]) -> str:
+    """Which models read which text: the part of a caption that every figure has."""
+    names = "; ".join(dict.fromkeys(_model(census) for census in censuses))
+    texts = dict.fromkeys(f"{census.meta['corpus']['name']}, {census.n_tokens:,} counted tokens" for census in censuses)
+    return f"Model: {names}. Corpus: {'; '.join(texts)}."
+
+
+def of_all(shown: Sequence[Census], censuses: Sequence[Census]) -> str:
+    """For a caption: how many of the milestones a figure shows, where not all."""
+    return "" if len(shown) == len(censuses) else f" {len(shown)} of {len(censuses)} milestones are drawn."
+
+
+def _model(census: Census) -> str:
+    return f"{census.run} ({census.layers.height} layers of {_neurons(census)} neurons)"
+
+
+def _neurons(census: Census) -> str:
+    return " or ".join(f"{count:,}" for count in census.layers["neurons"].unique().sort().to_list())

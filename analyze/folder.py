@@ -1,0 +1,96 @@
+"""census folder -> its tables, its counts by position and the text of its tokens, read-only."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from tokenizers import Tokenizer
+
+from errors import UserError
+
+VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"})
+
+
+@dataclass(frozen=True)
+class Census:
+    """One model's neurons, counted and sorted: what `analyze/run.py` left in a folder."""
+
+    path: Path
+    meta: dict[str, Any]
+    neurons: pl.DataFrame
+    layers: pl.DataFrame
+    tokenizer: Tokenizer | None = None
+
+    @property
+    def title(self) -> str:
+        """The model's name with its training step, such as "nopos, step 1000"."""
+        return str(self.meta["title"])
+
+    @property
+    def run(self) -> str:
+        """The title without the step: what all milestones of one run share."""
+        return self.title.rsplit(", step ", 1)[0]
+
+    @property
+    def step(self) -> int | None:
+        """The training step of the checkpoint; None when it does not say."""
+        step = self.meta["checkpoint"]["step"]
+        return None if step is None else int(step)
+
+    @property
+    def n_tokens(self) -> int:
+        """`N`, the number of counted positions."""
+        return int(self.meta["corpus"]["n_tokens"])
+
+    @property
+    def position_threshold(self) -> float:
+        """The mutual information, in nats, above which a neuron is positional."""
+        return float(self.meta["thresholds"]["position_mi"])
+
+    @cached_property
+    def seen_at(self) -> Int[np.ndarray, " position"]:
+        """How often each position was counted, over all domains."""
+        with safe_open(self.path / "corpus.safetensors", framework="numpy") as tensors:
+            seen: np.ndarray = tensors.get_tensor("seen_at")
+        return np.asarray(seen.sum(axis=0, dtype=np.int64))
+
+    def position_curves(self, layer: int, neurons: Sequence[int]) -> Float[np.ndarray, "neuron position"]:
+        """Frequency of each neuron at each position, over all domains; NaN where no position was counted."""
+        fired = np.zeros((len(self.seen_at), len(neurons)), dtype=np.int64)
+        with safe_open(self.path / "layers" / f"layer_{layer:03d}.safetensors", framework="numpy") as tensors:
+            fired_at = tensors.get_slice("fired_at")
+            for domain in range(fired_at.get_shape()[0]):  # a domain at a time: a layer of OPT-66b is 300 MB each
+                fired += fired_at[domain : domain + 1][0][:, list(neurons)]
+        seen = np.where(self.seen_at == 0, np.nan, self.seen_at)
+        return np.ascontiguousarray((fired / seen[:, None]).T)
+
+    def token_text(self, token: int) -> str:
+        """The token as a person reads it: spaces as ␣, newlines as ↵; half a character as its bytes; `#id` without a tokenizer."""
+        piece = None if self.tokenizer is None else self.tokenizer.id_to_token(token)
+        if self.tokenizer is None or piece is None:
+            return f"#{token}"
+        text = self.tokenizer.decode([token], skip_special_tokens=False)
+        return (text if text and "\ufffd" not in text else piece).translate(VISIBLE)
+
+
+def open_census(folder: Path) -> Census:
+    """The census in a folder, its tables read and its counts left on disk until they are asked for."""
+    for needed in ("meta.json", "neurons.parquet", "layers.parquet"):
+        if not (folder / needed).is_file():
+            raise UserError(f"{folder} is no finished census: {needed} is missing. Run analyze/run.py with out={folder} first.")
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    tokenizer = folder / meta["tokenizer"] if meta.get("tokenizer") else None
+    return Census(
+        path=folder,
+        meta=meta,
+        neurons=pl.read_parquet(folder / "neurons.parquet").sort("layer", "neuron"),
+        layers=pl.read_parquet(folder / "layers.parquet").sort("layer"),
+        tokenizer=Tokenizer.from_file(str(tokenizer)) if tokenizer else None,
+    )

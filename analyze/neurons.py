@@ -1,0 +1,96 @@
+"""Counts -> the neuron table: one row per neuron, every column a pure function of counts and thresholds."""
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Int
+
+from analyze.config import Thresholds
+from analyze.counts import CorpusCounts, LayerCounts
+from analyze.detectors import token_detectors
+from analyze.positions import TYPES, corrected, last_position, position_information, position_types
+
+SCHEMA: dict[str, pl.DataType] = {
+    "layer": pl.Int32(),
+    "neuron": pl.Int32(),
+    "n_tokens": pl.Int64(),
+    "n_fired": pl.Int64(),
+    "n_fired_bos": pl.Int64(),
+    "frequency": pl.Float64(),
+    "max_pre": pl.Float32(),
+    "first_fired": pl.Int64(),
+    "dead": pl.Boolean(),
+    "unigrams_95": pl.Int64(),
+    "token_detector": pl.Boolean(),
+    "detected_tokens": pl.List(pl.Int32()),
+    "token_support": pl.Float64(),
+    "position_mi": pl.Float64(),
+    "position_mi_corrected": pl.Float64(),
+    "position_type": pl.String(),
+    "position_strong": pl.Boolean(),
+    "last_position_95": pl.Int64(),
+    "type": pl.String(),
+}
+
+
+def neuron_table(layer: int, counts: LayerCounts, corpus: CorpusCounts, thresholds: Thresholds) -> pl.DataFrame:
+    """The rows of one layer; `SCHEMA` names the columns, docs/definitions.md says what each means."""
+    n_fired, n_tokens = counts.n_fired, corpus.n_tokens
+    dead = n_fired == 0
+    tokens = token_detectors(counts, corpus, thresholds)
+    fired, seen = counts.fired_at.sum(0, dtype=np.int64), corpus.seen_at.sum(0)
+    information = position_information(fired, seen)
+    unbiased = corrected(information, seen)
+    kind, strong = _positional(fired, seen, unbiased > thresholds.position_mi)
+    last = last_position(fired, thresholds.coverage)
+    table = pl.DataFrame(
+        {
+            "layer": np.full(len(n_fired), layer),
+            "neuron": np.arange(len(n_fired)),
+            "n_tokens": np.full(len(n_fired), n_tokens),
+            "n_fired": n_fired,
+            "n_fired_bos": counts.fired_bos,
+            "frequency": n_fired / max(1, n_tokens),
+            "max_pre": counts.max_pre,
+            "first_fired": pl.Series(counts.first_fired).replace(-1, None),
+            "dead": dead,
+            "unigrams_95": tokens.covering,
+            "token_detector": tokens.detector,
+            "detected_tokens": tokens.detected,
+            "token_support": tokens.support,
+            "position_mi": information,
+            "position_mi_corrected": unbiased,
+            "position_type": kind,
+            "position_strong": strong,
+            "last_position_95": pl.Series(last).replace(-1, None),
+        },
+        schema_overrides={name: dtype for name, dtype in SCHEMA.items() if name != "type"},
+    )
+    return table.with_columns(_type(thresholds)).select(list(SCHEMA))
+
+
+def _positional(
+    fired: Int[np.ndarray, "place neuron"], seen: Int[np.ndarray, " place"], positional: Bool[np.ndarray, " neuron"]
+) -> tuple[list[str | None], list[bool | None]]:
+    kind: list[str | None] = [None] * len(positional)
+    strong: list[bool | None] = [None] * len(positional)
+    chosen = np.flatnonzero(positional)
+    if len(chosen):
+        used = seen > 0
+        found = position_types(fired[used][:, chosen] / seen[used][:, None], positions=len(seen))
+        for neuron, k, s in zip(chosen.tolist(), found.kind.tolist(), found.strong.tolist(), strict=True):
+            kind[neuron], strong[neuron] = TYPES[k], s
+    return kind, strong
+
+
+def _type(thresholds: Thresholds) -> pl.Expr:
+    """The first that holds of dead, token, positional; else other."""
+    return (
+        pl.when(pl.col("dead"))
+        .then(pl.lit("dead"))
+        .when(pl.col("token_detector") & (pl.col("token_support") >= thresholds.support))
+        .then(pl.lit("token"))
+        .when(pl.col("position_type").is_not_null())
+        .then(pl.lit("positional"))
+        .otherwise(pl.lit("other"))
+        .alias("type")
+    )

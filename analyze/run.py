@@ -1,0 +1,29 @@
+"""Sort the neurons of a model into types: python analyze/run.py ckpt=facebook/opt-125m"""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])  # the repository, not this folder
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from analyze.analysis import analyze
+from analyze.config import AnalyzeConfig
+from errors import plainly
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="analyze")
+def main(cfg: DictConfig) -> None:
+    """Compose the configuration and take the census."""
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, AnalyzeConfig)
+    analyze(config)
+
+
+if __name__ == "__main__":
+    # hydra would take layers=0,1,5 for a sweep of three runs
+    sys.argv[1:] = [re.sub(r"^(layers=)(\d+(?:,\d+)*)$", r"\1'\2'", argument) for argument in sys.argv[1:]]
+    with plainly():
+        main()

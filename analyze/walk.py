@@ -1,0 +1,55 @@
+"""Sequences -> residual stream -> pre-activations: one layer at a time over all sequences."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from errors import UserError
+from models.opt import Block, Decoder
+
+
+@dataclass
+class MicroBatch:
+    """Pre-activations of some whole sequences in one layer."""
+
+    first: int  # number of its first sequence
+    pre: Float[Tensor, "sequence position neuron"]  # without the sequences that only fill up the last micro-batch
+
+
+class ResidualStream:
+    """The residual streams of all sequences, `[sequence, position, width]`, moved one layer on at a time, in place.
+
+    Every micro-batch has the same shape, the last one filled up with copies of the first sequence that nobody counts: the
+    kernel of a matrix product, and with it the sign of values near zero, depends on the shape.
+    """
+
+    @torch.no_grad()
+    def __init__(self, ends: Decoder, ids: Int[Tensor, "sequence position"], micro: int, device: torch.device) -> None:
+        self.sequences, self.micro, self.device = len(ids), micro, device
+        ids = torch.cat([ids, ids[:1].expand(-len(ids) % micro, -1)])
+        ends = ends.to(device)
+        first = ends.embed(ids[:micro].to(device))
+        self.stream = torch.empty(len(ids), *first.shape[1:], dtype=first.dtype)
+        for begin in range(0, len(ids), micro):
+            self.stream[begin : begin + micro] = ends.embed(ids[begin : begin + micro].to(device))
+
+    @torch.inference_mode()
+    def through(self, block: Block, layer: int) -> Iterator[MicroBatch]:
+        """Move every sequence through `block`, handing out the pre-activations on the way.
+
+        Raises:
+            UserError: a value is not finite; names the layer and the sequence.
+        """
+        block = block.to(self.device)
+        for begin in range(0, len(self.stream), self.micro):
+            x, pre = block(self.stream[begin : begin + self.micro].to(self.device))
+            self.stream[begin : begin + self.micro] = x
+            if not torch.isfinite(x).all():
+                bad = begin + int((~torch.isfinite(x).flatten(1).all(1)).nonzero()[0])
+                raise UserError(
+                    f"Layer {layer} gives values that are not finite in sequence {bad}; try dtype=float32, or check the weights."
+                )
+            yield MicroBatch(begin, pre[: self.sequences - begin])

@@ -1,0 +1,36 @@
+"""text -> documents: what a document is, and how the documents of several domains take turns."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of one domain, such as a web page, a source file or a sheet of exercises."""
+
+    domain: str
+    name: str
+    text: str
+
+    @property
+    def digest(self) -> bytes:
+        """sha256 of the text: what makes two documents the same, and decides who is kept for validation."""
+        return hashlib.sha256(self.text.encode()).digest()
+
+
+def in_turn(domains: Mapping[str, Iterator[Document]], bytes_per_domain: int | None) -> Iterator[Document]:
+    """Documents of several domains, the next one always from the domain that has given the fewest bytes.
+
+    So every beginning of a corpus holds its domains in equal parts. A domain ends with its documents, or with the
+    one that brings it to `bytes_per_domain`.
+    """
+    given = dict.fromkeys(domains, 0)
+    while given:
+        domain = min(given, key=given.__getitem__)
+        document = next(domains[domain], None)
+        if document is not None:
+            yield document
+            given[domain] += len(document.text.encode())
+        if document is None or (bytes_per_domain is not None and given[domain] >= bytes_per_domain):
+            del given[domain]

@@ -1,0 +1,152 @@
+"""token store -> sequences: what the neurons are shown, [sequence, position], and where each one comes from."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int, Int32, UInt8
+
+from corpora.config import CorpusConfig
+from corpora.prepare import token_store
+from corpora.store import TokenSplit
+from errors import UserError
+
+
+@dataclass
+class Sequences:
+    """Token ids to analyse. Domains stand one after another, each in the order of its corpus."""
+
+    ids: Int32[np.ndarray, "sequence position"]
+    domains: UInt8[np.ndarray, " sequence"]  # an index into domain_names
+    domain_names: list[str]
+    bos_id: int  # positions with this id are not counted
+    vocab_size: int | None  # of the tokenizer; None where ids came without one
+    tokenizer_file: Path | None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of ids, domains, domain names and BOS id."""
+        beside = json.dumps([self.ids.shape, self.domain_names, self.bos_id]).encode()
+        return hashlib.sha256(beside + self.domains.tobytes() + self.ids.tobytes()).hexdigest()
+
+
+def census_sequences(
+    config: CorpusConfig, tokens: int, context: int, tokenizer: str | None = None, split: str = "validation", bos: bool = True
+) -> Sequences:
+    """As many sequences of `context` tokens as fit into `tokens`, shared evenly between domains; fewer where the split ends.
+
+    Each is the BOS id and the next `context` - 1 ids of one domain's documents, concatenated; without `bos`, `context` ids.
+    A domain's last incomplete sequence is dropped. For source=tokens the array's own first sequences, whatever `context` and `bos` say.
+    """
+    if config.source == "tokens":
+        return _first(read_tokens(config), tokens)
+    if context < 1 + bos:
+        raise UserError(f"context={context} leaves no room for text: a sequence needs at least {1 + bos} tokens.")
+    wanted = _sequence_count(tokens, context)
+    store = token_store(config, tokenizer)
+    part, fresh = store.split(split), context - bos
+    available = [_tokens_of(part, domain) // fresh for domain in range(len(store.domain_names))]
+    shares = even_shares(available, wanted)
+    if not any(shares):
+        raise UserError(
+            f"the {split} split of corpus={config.name} ({part.n_tokens:,} tokens) holds no whole sequence of {context} tokens: "
+            "take a larger corpus, a larger corpus.validation_share or a shorter context."
+        )
+    ids = np.full((sum(shares), context), store.bos_id, dtype=np.int32)
+    ids[:, int(bos) :] = np.concatenate([_beginning(part, domain, share * fresh) for domain, share in enumerate(shares)]).reshape(
+        -1, fresh
+    )
+    domains = np.repeat(np.arange(len(shares), dtype=np.uint8), shares)
+    return Sequences(ids, domains, store.domain_names, store.bos_id, store.vocab_size, store.tokenizer_file)
+
+
+def _sequence_count(tokens: int, context: int) -> int:
+    if tokens < context:
+        raise UserError(f"tokens={tokens} is too few: the analysis needs at least one sequence of {context} tokens.")
+    return tokens // context
+
+
+def even_shares(available: list[int], wanted: int) -> list[int]:
+    """How many of `wanted` each one gives, dealt in turn; who has no more is passed over."""
+    shares = [0] * len(available)
+    while wanted and (left := [i for i, n in enumerate(available) if n > shares[i]]):
+        each = max(1, min(wanted // len(left), min(available[i] - shares[i] for i in left)))
+        for i in left[:wanted]:
+            shares[i] += each
+            wanted -= each
+    return shares
+
+
+def _tokens_of(split: TokenSplit, domain: int) -> int:
+    return int(np.diff(split.offsets)[split.domains == domain].sum())
+
+
+def _beginning(split: TokenSplit, domain: int, n: int) -> Int32[np.ndarray, " token"]:
+    """The first `n` ids of a domain's documents in their order, across the documents of other domains between them."""
+    ids = np.empty(n, dtype=np.int32)
+    done = 0
+    for start, stop in _runs(split, domain):
+        if done == n:
+            break
+        piece = split.read(start, min(stop, start + n - done))
+        ids[done : done + len(piece)] = piece
+        done += len(piece)
+    assert done == n
+    return ids
+
+
+def _runs(split: TokenSplit, domain: int) -> Iterator[tuple[int, int]]:
+    """From where to where in the split, in tokens, stand this domain's documents; neighbours as one."""
+    inside = np.concatenate([[0], split.domains == domain, [0]]).astype(np.int8)
+    change = np.diff(inside)
+    first, last = np.flatnonzero(change == 1), np.flatnonzero(change == -1)
+    for start, stop in zip(split.offsets[first], split.offsets[last], strict=True):
+        yield int(start), int(stop)
+
+
+def read_tokens(config: CorpusConfig) -> Sequences:
+    """The array [S, T] of `config.path`, as it is: BOS included, one domain `tokens`."""
+    path = Path(config.path or "").expanduser()
+    if not path.is_file():
+        raise UserError(f"corpus.path={path} does not exist. Give a .npy with an integer array [sequences, positions].")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as mistake:
+        raise UserError(f"{path} is not a .npy array: save one with numpy.save, integers [sequences, positions].") from mistake
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or not np.issubdtype(array.dtype, np.integer) or not array.size:
+        what = f"{array.dtype} of shape {list(array.shape)}" if isinstance(array, np.ndarray) else "several arrays"
+        raise UserError(f"{path} holds {what}: token ids are an array of integers [sequences, positions].")
+    for extreme, name in ((array.min(), "negative"), (array.max(), "beyond int32")):
+        if not 0 <= extreme < 2**31:
+            sequence, position = np.argwhere(array == extreme)[0]
+            raise UserError(f"{path} holds the id {extreme} at sequence {sequence}, position {position}: no token id is {name}.")
+    return Sequences(array.astype(np.int32), np.zeros(len(array), dtype=np.uint8), ["tokens"], config.bos_id, None, None)
+
+
+def _first(sequences: Sequences, tokens: int) -> Sequences:
+    keep = _sequence_count(tokens, sequences.ids.shape[1])
+    return Sequences(
+        sequences.ids[:keep],
+        sequences.domains[:keep],
+        sequences.domain_names,
+        sequences.bos_id,
+        sequences.vocab_size,
+        sequences.tokenizer_file,
+    )
+
+
+def check_against_model(sequences: Sequences, vocab_size: int, positions: int) -> None:
+    """`UserError` where a model of `vocab_size` ids and `positions` places cannot take these sequences."""
+    ids: Int[np.ndarray, "sequence position"] = sequences.ids
+    if ids.shape[1] > positions:
+        raise UserError(f"the sequences have {ids.shape[1]} positions, the model {positions}: take context={positions} or fewer.")
+    if ids.max() >= vocab_size:
+        sequence, position = np.argwhere(ids >= vocab_size)[0]
+        raise UserError(
+            f"sequence {sequence} has the id {ids[sequence, position]} at position {position}, but the model knows "
+            f"ids below {vocab_size} only: were these tokens made by this model's tokenizer?"
+        )

@@ -1,0 +1,37 @@
+"""A user's mistake, and how it is said: one or two sentences on standard error, no traceback."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+
+class UserError(ValueError):
+    """Something the user can mend. The message names the value, what is allowed and what to do."""
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Run a program's `main`: a `UserError`, or a configuration that does not compose, ends in its sentence and exit code 1.
+
+    Anything else is a bug of ours and keeps its traceback.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra hands exceptions on instead of printing its own account of them
+    try:
+        yield
+    except UserError as mistake:
+        sys.exit(f"error: {mistake}")
+    except (HydraException, OmegaConfBaseException) as mistake:
+        sys.exit(f"error: {_one_line(mistake)}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; the same command goes on from what is finished")
+
+
+def _one_line(mistake: BaseException) -> str:
+    cause = mistake.__cause__ if isinstance(mistake.__cause__, UserError) else mistake
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    keep = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type=", "Config search path"))]
+    return " ".join(keep)

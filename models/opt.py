@@ -1,0 +1,139 @@
+"""OPT: token ids -> residual stream -> pre-activations and logits. Parameter names are HuggingFace's."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.config import OPTConfig
+
+UNUSED_ROWS = 2  # of the position table: position p is row p + 2
+PAD = 1  # id of <pad>; starts at zero, and no gradient reaches it as an input
+
+
+class Attention(nn.Module):
+    """Causal self-attention with biases, as OPT scales it: the query first."""
+
+    def __init__(self, config: OPTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.dropout = config.attention_dropout
+        self.q_proj = nn.Linear(config.width, config.width)
+        self.k_proj = nn.Linear(config.width, config.width)
+        self.v_proj = nn.Linear(config.width, config.width)
+        self.out_proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Float[Tensor, "sequence position width"]) -> Float[Tensor, "sequence position width"]:
+        """Return what attention adds to the residual stream."""
+
+        def split(y: Tensor) -> Tensor:
+            return y.view(*y.shape[:2], self.heads, -1).transpose(1, 2)
+
+        scale = (x.shape[-1] // self.heads) ** -0.5
+        q, k, v = split(self.q_proj(x) * scale), split(self.k_proj(x)), split(self.v_proj(x))
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, scale=1.0)
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class Block(nn.Module):
+    """One decoder layer. `forward` hands out the FFN's pre-activations: a neuron fires where its own is above zero."""
+
+    def __init__(self, config: OPTConfig) -> None:
+        super().__init__()
+        self.pre_norm = config.norm == "pre"
+        self.dropout = config.dropout
+        self.self_attn = Attention(config)
+        self.self_attn_layer_norm = nn.LayerNorm(config.width)
+        self.fc1 = nn.Linear(config.width, config.neurons)
+        self.fc2 = nn.Linear(config.neurons, config.width)
+        self.final_layer_norm = nn.LayerNorm(config.width)
+
+    def forward(
+        self, x: Float[Tensor, "sequence position width"]
+    ) -> tuple[Float[Tensor, "sequence position width"], Float[Tensor, "sequence position neuron"]]:
+        """Return the residual stream after this layer, and the FFN's pre-activations in it."""
+        if self.pre_norm:
+            x = x + self._drop(self.self_attn(self.self_attn_layer_norm(x)))
+            pre = self.fc1(self.final_layer_norm(x))
+            return x + self._drop(self.fc2(F.relu(pre))), pre
+        x = self.self_attn_layer_norm(x + self._drop(self.self_attn(x)))
+        pre = self.fc1(x)
+        return self.final_layer_norm(x + self._drop(self.fc2(F.relu(pre)))), pre
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks, and what stands between the last block and the unembedding; all but the loop over blocks."""
+
+    def __init__(self, config: OPTConfig, blocks: int | None = None) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.token_width, padding_idx=PAD)
+        if config.positions == "learned":
+            self.embed_positions = nn.Embedding(config.context + UNUSED_ROWS, config.width)
+        if config.projected:
+            self.project_in = nn.Linear(config.token_width, config.width, bias=False)
+            self.project_out = nn.Linear(config.width, config.token_width, bias=False)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers if blocks is None else blocks))
+        if config.final_norm:
+            self.final_layer_norm = nn.LayerNorm(config.width)
+        self.config = config
+
+    def embed(self, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, "sequence position width"]:
+        """The residual stream before the first block."""
+        x: Tensor = self.embed_tokens(ids)
+        if self.config.projected:
+            x = self.project_in(x)
+        if self.config.positions == "learned":
+            x = x + self.embed_positions(torch.arange(ids.shape[1], device=ids.device) + UNUSED_ROWS)
+        return x
+
+    def unembed(self, x: Float[Tensor, "sequence position width"]) -> Float[Tensor, "sequence position token"]:
+        """Logits of the next token from the residual stream after the last block."""
+        if self.config.final_norm:
+            x = self.final_layer_norm(x)
+        if self.config.projected:
+            x = self.project_out(x)
+        return F.linear(x, self.embed_tokens.weight)
+
+
+class OPT(nn.Module):
+    """The whole model: `logits = model(ids)`."""
+
+    def __init__(self, config: OPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.decoder = Decoder(config)
+
+    def forward(self, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, "sequence position token"]:
+        """Logits of the token after each position."""
+        x = self.decoder.embed(ids)
+        for block in self.decoder.layers:
+            x, _ = block(x)
+        return self.decoder.unembed(x)
+
+
+@torch.no_grad()
+def initialise(model: OPT, seed: int) -> OPT:
+    """Draw OPT's initial weights, the same on every machine (metaseq, launcher/opt_baselines.py).
+
+    N(0, 0.006) for embeddings, positions, q, k, v, fc1 and the projections of 350m; N(0, 0.006 / sqrt(2 layers)) for what
+    writes into the residual stream (out_proj, fc2); biases 0, LayerNorms 1 and 0, the row of <pad> 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if "layer_norm" in name:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+        elif name.endswith("bias"):
+            parameter.zero_()
+        else:
+            writes = name.endswith(("out_proj.weight", "fc2.weight"))
+            std = 0.006 / math.sqrt(2 * model.config.layers) if writes else 0.006
+            parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+    model.decoder.embed_tokens.weight[PAD] = 0.0
+    return model

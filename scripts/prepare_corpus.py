@@ -1,0 +1,52 @@
+"""Turn a corpus into tokens on disk: python scripts/prepare_corpus.py corpus=local"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).parents[1])
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from corpora.config import CorpusConfig
+from corpora.prepare import token_store
+from corpora.store import SPLITS, TokenStore
+from errors import plainly
+
+
+@dataclass
+class PrepareConfig:
+    """What scripts/prepare_corpus.py is told."""
+
+    corpus: CorpusConfig = MISSING
+
+
+ConfigStore.instance().store(name="prepare_corpus_schema", node=PrepareConfig)
+
+
+def contents(store: TokenStore) -> Table:
+    """Documents and tokens of every domain and split."""
+    table = Table("split", "domain", caption=str(store.folder))
+    table.add_column("documents", justify="right")
+    table.add_column("tokens", justify="right")
+    for split in SPLITS:
+        for domain in store.domain_names:
+            counted = store.manifest["splits"][split]["of_domain"][domain]
+            table.add_row(split, domain, f"{counted['documents']:,}", f"{counted['tokens']:,}")
+    return table
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="prepare_corpus")
+def main(cfg: DictConfig) -> None:
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, PrepareConfig)
+    Console().print(contents(token_store(config.corpus)))
+
+
+if __name__ == "__main__":
+    with plainly():
+        main()

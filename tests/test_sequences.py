@@ -1,0 +1,122 @@
+"""Sequences: BOS and then one domain's documents, evenly shared; arrays of ids as they are; mistakes in sentences."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corpora.config import CorpusConfig
+from corpora.prepare import token_store
+from corpora.sequences import Sequences, census_sequences, check_against_model, even_shares
+from errors import UserError
+
+
+@pytest.fixture
+def pile(tmp_path: Path) -> CorpusConfig:
+    """Three domains in one file, their documents mixed, one domain short."""
+    lines = [
+        {"text": f"{name} {i} " * 9, "meta": {"pile_set_name": name}}
+        for i in range(150)
+        for name in ("long", "middle", "short")
+        if name != "short" or i < 30
+    ]
+    (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return CorpusConfig(
+        "mix", "pile", path=str(tmp_path / "mixed.jsonl"), vocab_size=300, validation_share=0.3, store=str(tmp_path / "stores")
+    )
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_sequences_are_each_domain_read_on(pile: CorpusConfig, bos: bool) -> None:
+    """The oracle: a plain loop over documents."""
+    sequences = census_sequences(pile, tokens=10**6, context=16, bos=bos)
+    store = token_store(pile)
+    split = store.split("validation")
+    for domain in range(3):
+        stream: list[int] = []
+        for document in np.flatnonzero(split.domains == domain):
+            stream += split.read(int(split.offsets[document]), int(split.offsets[document + 1])).tolist()
+        rows = sequences.ids[sequences.domains == domain]
+        assert not bos or (rows[:, 0] == store.bos_id).all()
+        fresh = 16 - bos
+        assert rows[:, int(bos) :].ravel().tolist() == stream[: len(stream) // fresh * fresh]
+    assert (np.diff(sequences.domains.astype(int)) >= 0).all()
+
+
+def test_domains_share_evenly(pile: CorpusConfig) -> None:
+    sequences = census_sequences(pile, tokens=160, context=16)
+    assert len(sequences.ids) == 10
+    assert sorted(np.bincount(sequences.domains, minlength=3).tolist()) == [3, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("available", "wanted", "shares"),
+    [([9, 9, 9], 7, [3, 2, 2]), ([9, 1, 9], 7, [3, 1, 3]), ([2, 0, 1], 99, [2, 0, 1]), ([5, 5], 1, [1, 0]), ([], 3, [])],
+)
+def test_even_shares(available: list[int], wanted: int, shares: list[int]) -> None:
+    assert even_shares(available, wanted) == shares
+
+
+def test_the_fingerprint_sees_ids_domains_and_bos() -> None:
+    def fingerprint(ids: list[int], domain: int, names: list[str], bos: int) -> str:
+        return Sequences(np.array([ids], dtype=np.int32), np.array([domain], dtype=np.uint8), names, bos, None, None).fingerprint
+
+    variants = [
+        ([2, 5], 0, ["a", "b"], 2),
+        ([2, 6], 0, ["a", "b"], 2),
+        ([2, 5], 1, ["a", "b"], 2),
+        ([2, 5], 0, ["a", "c"], 2),
+        ([2, 5], 0, ["a", "b"], 3),
+    ]
+    assert len({fingerprint(*variant) for variant in variants}) == len(variants)
+    assert fingerprint(*variants[0]) == fingerprint(*variants[0])
+
+
+def array(tmp_path: Path, values: object) -> CorpusConfig:
+    np.save(tmp_path / "x.npy", np.asarray(values))
+    return CorpusConfig("tokens", "tokens", path=str(tmp_path / "x.npy"))
+
+
+def test_an_array_is_taken_as_it_is(tmp_path: Path) -> None:
+    ids = np.arange(12, dtype=np.uint16).reshape(4, 3)
+    sequences = census_sequences(array(tmp_path, ids), tokens=8, context=99)
+    assert sequences.ids.dtype == np.int32 and sequences.ids.tolist() == ids[:2].tolist()
+    assert (sequences.domain_names, sequences.bos_id, sequences.vocab_size) == (["tokens"], 2, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ([[0.5, 1.0]], "float64"),
+        ([1, 2, 3], r"shape \[3\]"),
+        ([[4, 5], [6, -7]], "id -7 at sequence 1, position 1"),
+        ([[4, 2**40]], "beyond int32"),
+        (np.zeros((0, 4), int), r"shape \[0, 4\]"),
+    ],
+)
+def test_an_array_that_is_no_tokens(tmp_path: Path, values: object, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        census_sequences(array(tmp_path, values), tokens=100, context=2)
+
+
+def test_too_few(pile: CorpusConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tokens=0 .* one sequence of 256 tokens"):
+        census_sequences(pile, tokens=0, context=256)
+    with pytest.raises(UserError, match="no whole sequence of 100000 tokens"):
+        census_sequences(pile, tokens=10**6, context=100_000)
+    with pytest.raises(UserError, match="context=1"):
+        census_sequences(pile, tokens=10**6, context=1)
+    with pytest.raises(UserError, match="split='test'"):
+        census_sequences(pile, tokens=10**6, context=16, split="test")
+    with pytest.raises(UserError, match="does not exist"):
+        census_sequences(CorpusConfig("tokens", "tokens", path=str(tmp_path / "none.npy")), tokens=10**6, context=16)
+
+
+def test_sequences_must_suit_the_model(tmp_path: Path) -> None:
+    sequences = census_sequences(array(tmp_path, [[2, 3, 4], [2, 9, 8]]), tokens=6, context=3)
+    check_against_model(sequences, vocab_size=10, positions=3)
+    with pytest.raises(UserError, match="sequence 1 has the id 9 at position 1"):
+        check_against_model(sequences, vocab_size=9, positions=3)
+    with pytest.raises(UserError, match="3 positions, the model 2"):
+        check_against_model(sequences, vocab_size=10, positions=2)

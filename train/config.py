@@ -1,0 +1,101 @@
+"""The settings of a training run; conf/train.yaml and its groups hold values only."""
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from corpora.config import CorpusConfig
+from errors import UserError
+from models.config import OPTConfig
+from tracking import WandbConfig
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass
+class BatchConfig:
+    """How many tokens a step learns from, and how many sequences go through the model at once."""
+
+    tokens: int = 524_288  # per optimizer step, over all ranks
+    micro: int = 4  # sequences per micro-batch and rank; the rest is gradient accumulation
+    workers: int = 0  # processes that read ahead; any number gives the same batches
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW on all parameters and the schedule of metaseq's launcher/opt_baselines.py."""
+
+    learning_rate: float = 6e-4  # peak, reached at the end of the warm-up
+    final_learning_rate: float = 6e-5  # reached at schedule_steps, constant after
+    warmup_steps: int = 715  # linear from 0
+    schedule_steps: int = 572_204  # where the linear decay ends; not where training ends
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0  # greatest norm of the gradient
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup_steps <= self.schedule_steps:
+            raise UserError(
+                f"optimizer.warmup_steps={self.warmup_steps} must lie between 0 and schedule_steps={self.schedule_steps}."
+            )
+
+
+@dataclass
+class ValidationConfig:
+    """A fixed sample of the validation split."""
+
+    every: int = 1000  # steps; also at milestones and at the end
+    sequences: int = 256  # of context + 1 ids
+
+
+@dataclass
+class TrainConfig:
+    """One training run."""
+
+    name: str = "run"  # of the run folder
+    runs: str = "runs"  # where run folders live
+    seed: int = 0  # of weights, data order and dropout
+    steps: int = 300_000  # optimizer steps
+    milestones: list[int] = field(
+        default_factory=lambda: [50_000, 150_000, 300_000]
+    )  # steps whose weights are kept; 0: untrained
+    log_every: int = 10  # steps between lines of metrics.jsonl
+    checkpoint_every: int = 500  # steps between writes of checkpoints/last.ckpt
+    precision: str = "auto"  # auto | float32 | bfloat16; auto: bfloat16 autocast where the machine computes in it
+    device: str = "auto"  # auto | cpu | cuda
+    threads: int | None = None  # of the CPU; null: as many as torch takes
+    model: OPTConfig = field(default_factory=OPTConfig)
+    corpus: CorpusConfig = MISSING
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision={self.precision!r} is none of {', '.join(PRECISIONS)}.")
+        for name, value in (("steps", self.steps), ("log_every", self.log_every), ("checkpoint_every", self.checkpoint_every)):
+            if value < 1:
+                raise UserError(f"{name}={value} must be at least 1.")
+        if late := [step for step in self.milestones if not 0 <= step <= self.steps]:
+            raise UserError(f"milestones={late} lie outside 0..{self.steps}, the steps of this run.")
+
+    def micro_steps(self, ranks: int = 1) -> int:
+        """Micro-batches per optimizer step and rank.
+
+        Raises:
+            UserError: `batch.tokens` is not a whole number of micro-batches on all ranks.
+        """
+        at_once = self.batch.micro * self.model.context * ranks
+        if self.batch.micro < 1 or self.batch.tokens < at_once or self.batch.tokens % at_once:
+            raise UserError(
+                f"batch.tokens={self.batch.tokens} is not a whole number of micro-batches of {self.batch.micro} sequences x "
+                f"{self.model.context} positions x {ranks} ranks; choose a multiple of {max(at_once, self.model.context)}."
+            )
+        return self.batch.tokens // at_once
+
+
+ConfigStore.instance().store(name="train_schema", node=TrainConfig)

@@ -1,0 +1,80 @@
+"""Batches -> gradients -> parameters: one optimizer step of the OPT recipe as a Lightning module."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from errors import UserError
+from models.opt import OPT
+from train.config import TrainConfig
+from train.schedule import dropout_seed, learning_rate
+
+
+def next_token_loss(model: OPT, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, ""]:
+    """Mean cross entropy, in nats, of every id but the first of a window given those before it."""
+    logits = model(ids[:, :-1])
+    return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+
+
+class Training(L.LightningModule):
+    """One Lightning batch is one optimizer step, so Lightning's counters are ours and nothing hides between micro-steps."""
+
+    def __init__(self, config: TrainConfig, model: OPT, identity: dict[str, Any]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config, self.model, self.identity = config, model, identity
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW with weight decay on all parameters, as metaseq has it."""
+        o = self.config.optimizer
+        return torch.optim.AdamW(
+            self.model.parameters(), lr=0.0, betas=(o.beta1, o.beta2), eps=o.epsilon, weight_decay=o.weight_decay, fused=True
+        )
+
+    def training_step(self, batch: tuple[int, Tensor], _index: int) -> dict[str, Tensor]:
+        """Learn from `batch`: (step, ids [micro-step, sequence, position]). Returns loss and gradient norm, still on the device."""
+        step, ids = batch
+        optimizer: Any = self.optimizers()
+        total = torch.zeros((), device=self.device)
+        for micro_step, micro in enumerate(ids):
+            torch.manual_seed(dropout_seed(self.config.seed, step, self.global_rank, micro_step))
+            with self._apart() if micro_step < len(ids) - 1 else nullcontext():
+                loss = next_token_loss(self.model, micro) / len(ids)
+                self.manual_backward(loss)
+            total += loss.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config.optimizer)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return {"loss": total, "grad_norm": norm}
+
+    def _apart(self) -> AbstractContextManager[Any]:
+        """Ranks keep their gradients to themselves until the last micro-step."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy.model, torch.nn.parallel.DistributedDataParallel):
+            return strategy.model.no_sync()
+        return nullcontext()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put plain values beside the weights: what the census needs, and what resuming must find unchanged."""
+        checkpoint["model"] = asdict(self.model.config)
+        checkpoint["name"] = self.config.name
+        checkpoint["tokens"] = self.global_step * self.config.batch.tokens
+        checkpoint["identity"] = self.identity
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with a run that was begun otherwise."""
+        begun = checkpoint.get("identity", {})
+        changed = [f"{name} (then {begun.get(name)}, now {now})" for name, now in self.identity.items() if begun.get(name) != now]
+        if changed:
+            raise UserError(
+                f"The run {self.config.name} was begun with another {', '.join(changed)}. "
+                "Give back the old value, or another name=... for a new run."
+            )
