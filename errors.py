@@ -33,5 +33,9 @@ def plainly() -> Iterator[None]:
 def _one_line(mistake: BaseException) -> str:
     cause = mistake.__cause__ if isinstance(mistake.__cause__, UserError) else mistake
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    keep = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type=", "Config search path"))]
-    return " ".join(keep)
+    noise = ("full_key:", "object_type=", "reference_type=", "Config search path", "provider=", "Available options in")
+    kept = [line for line in lines if not line.startswith(noise)]
+    if len(kept) > 1 and "Could not find" in kept[0]:  # what follows are the names there are
+        return f"{kept[0]}; there are {', '.join(kept[1:])}."
+    because = str(mistake.__cause__ or "").split("\n")[0]
+    return " ".join(kept) + (f" ({because})" if because and cause is mistake else "")

@@ -5,11 +5,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from analyze.census import CensusTask, take, write_whole
+from analyze.census import CensusTask, take
 from analyze.config import AnalyzeConfig
 from analyze.evolution import evolution, transitions
+from analyze.figures import census_figures, comparison_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
-from analyze.report import census_page, run_page, write_figures
+from analyze.report import census_page, comparison_page, run_page
+from analyze.writing import write_table, write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model
 from errors import UserError
 from models.checkpoint import Checkpoint, open_checkpoint
@@ -51,9 +53,10 @@ def census_of(checkpoint: Checkpoint, config: AnalyzeConfig, out: Path, console:
     sequences = sequences_for(checkpoint, config)
     take(CensusTask(checkpoint, sequences, out, config), console)
     census = open_census(out)
-    figures = write_figures([census], out / "figures")
-    write_whole(out / "report.html", census_page(census))
-    _mirror(census, config, figures, console)
+    figures = census_figures(census)
+    files = write_figures(figures, out / "figures")
+    write_whole(out / "report.html", census_page(census, figures))
+    _mirror(census, config, files, console)
     dead, token, positional = (census.layers[column].sum() for column in ("dead", "token_detectors", "positional"))
     found = f"{len(census.neurons):,} neurons: {dead:,} dead, {token:,} token detectors, {positional:,} positional"
     console.print(f"{census.title}: {found}  ->  {out}", markup=False, highlight=False, soft_wrap=True)
@@ -74,12 +77,29 @@ def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig) -> Sequences:
 def compare_milestones(censuses: list[Census], out: Path, console: Console) -> None:
     """Write evolution.parquet, transitions.parquet, figures and the page of a run's milestones."""
     for name, table in (("evolution", evolution(censuses)), ("transitions", transitions(censuses))):
-        file = out / f"{name}.parquet"
-        table.write_parquet(file.with_suffix(".partial"))
-        file.with_suffix(".partial").replace(file)
-    write_figures(censuses, out / "figures")
-    write_whole(out / "report.html", run_page(censuses))
-    console.print(f"{len(censuses)} milestones compared  ->  {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+        write_table(out / f"{name}.parquet", table)
+    figures = run_figures(censuses)
+    write_figures(figures, out / "figures")
+    write_whole(out / "report.html", run_page(censuses, figures, census_figures(censuses[-1]), out))
+    console.print(
+        f"{len(censuses)} milestones compared  ->  {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def compare_runs(runs: list[Path], out: Path, console: Console) -> None:
+    """Write one page that sets whole runs side by side, from the censuses of their milestones."""
+    compared = {run.name: _censuses(run) for run in runs}
+    figures = comparison_figures(compared)
+    write_figures(figures, out / "figures")
+    write_whole(out / "report.html", comparison_page(compared, figures, out))
+    console.print(f"{', '.join(compared)} compared  ->  {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _censuses(run: Path) -> list[Census]:
+    folders = sorted(meta.parent for meta in (run / "census").glob("step_*/meta.json"))
+    if not folders:
+        raise UserError(f"{run}/census holds no census of a milestone; run `python analyze/run.py ckpt={run}` first.")
+    return [open_census(folder) for folder in folders]
 
 
 def _mirror(census: Census, config: AnalyzeConfig, figures: list[Path], console: Console) -> None:
@@ -92,5 +112,3 @@ def _mirror(census: Census, config: AnalyzeConfig, figures: list[Path], console:
         mirror.log(step | {f"layer_{layer:03d}/{name}": value for name, value in row.items() if value is not None})
     mirror.images([figure for figure in figures if figure.suffix == ".png"], checkpoint["step"])
     mirror.close()
-
-

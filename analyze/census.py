@@ -1,7 +1,6 @@
 """Checkpoint and sequences -> a census folder: counts, layer by layer, then tables."""
 
 import json
-import os
 import resource
 import shutil
 import time
@@ -21,6 +20,7 @@ from analyze.firings import record
 from analyze.layers import layer_table
 from analyze.neurons import neuron_table
 from analyze.walk import MicroBatch, ResidualStream
+from analyze.writing import write_table, write_whole
 from corpora.sequences import Sequences
 from errors import UserError
 from models.checkpoint import Checkpoint
@@ -165,9 +165,7 @@ def write_tables(task: CensusTask, corpus: CorpusCounts) -> None:
     finished = [layer for layer in range(task.checkpoint.config.layers) if task.counts_of(layer).exists()]
     neurons = pl.concat(neuron_table(layer, LayerCounts.load(task.counts_of(layer)), corpus, thresholds) for layer in finished)
     for name, table in (("neurons", neurons), ("layers", layer_table(neurons))):
-        file = task.out / f"{name}.parquet"
-        table.write_parquet(file.with_suffix(".partial"))
-        file.with_suffix(".partial").replace(file)
+        write_table(task.out / f"{name}.parquet", table)
 
 
 def dead_bound(n_tokens: int) -> float:
@@ -213,13 +211,3 @@ def _domains(sequences: Sequences) -> list[dict[str, Any]]:
         {"name": name, "sequences": int((sequences.domains == number).sum())}
         for number, name in enumerate(sequences.domain_names)
     ]
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file that appears under its name when its last byte is on disk."""
-    unfinished = file.with_name(f".{file.name}.partial")
-    with unfinished.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(file)

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
@@ -13,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 from analyze.firings import Firings
 from analyze.segments import Segments, segment_counts, segments_of
 from errors import UserError
+
+S = TypeVar("S", bound="Stored")
 
 
 class Stored:
@@ -28,7 +30,7 @@ class Stored:
         unfinished.replace(file)
 
     @classmethod
-    def load(cls, file: Path) -> Self:
+    def load(cls: type[S], file: Path) -> S:
         """Read the file.
 
         Raises:

@@ -1,6 +1,5 @@
 """tables -> figures on disk: which figures a census, a run and a comparison have, and how they are written."""
 
-import os
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ from analyze.figures_of_types import (
 )
 from analyze.folder import Census
 from analyze.palette import PAPER, styled
+from analyze.writing import write_whole
 
 __all__ = [
     "Captioned", "census_figures", "comparison_figures", "dead_against_tokens", "dead_and_frequency", "detected_tokens_new", "drawn",
@@ -73,15 +73,13 @@ def _milestones_side_by_side(runs: Sequence[Sequence[Census]]) -> Captioned:
     return Captioned(figure, caption + of_all(shown[0], runs[0]))
 
 
-def write_figures(censuses: Sequence[Census], folder: Path) -> list[Path]:
-    """Write the figures of a census, or those of a run's milestones; returns the files, PNG and SVG by turns."""
-    figures = census_figures(censuses[0]) if len(censuses) == 1 else run_figures(censuses)
+def write_figures(figures: Mapping[str, Captioned], folder: Path) -> list[Path]:
+    """Write figures under their names; returns the files, PNG and SVG by turns."""
     return [path for name, figure in figures.items() for path in write_figure(*figure, folder, name)]
 
 
 def write_figure(figure: Figure, caption: str, folder: Path, name: str) -> list[Path]:
     """Write `name`.png and `name`.svg whole, with the caption in their metadata; the same figure gives the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
     for file in files:
         write_whole(file, drawn(figure, file.suffix[1:], caption))
@@ -98,13 +96,3 @@ def drawn(figure: Figure, suffix: str, caption: str = "") -> bytes:
         metadata = {"Description": caption, "Date": None, "Creator": None}
         figure.savefig(page, format="svg", facecolor="none", metadata=metadata)
     return page.getvalue()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is either absent, the old one or the whole new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -10,14 +10,14 @@ from string import Template
 from urllib.parse import quote
 
 from analyze.drawing import steps
-from analyze.figures import Captioned, census_figures, comparison_figures, drawn, run_figures, write_figures, write_whole
+from analyze.figures import Captioned, drawn
 from analyze.findings import census_findings, comparison_findings, percent, run_findings
 from analyze.folder import Census
 from analyze.neuron_table import MOST_ROWS, table_json
 from analyze.palette import POSITION_TYPES, POSITION_WORDS, STRENGTHS, TYPE_WORDS, TYPES, css_variables, with_css_variables
 
-__all__ = ["census_page", "comparison_page", "inline", "run_page", "write_figures", "write_page"]
 HERE = Path(__file__).parent
+Figures = Mapping[str, Captioned]
 LARGEST_SVG = 400_000  # bytes; a larger figure goes in as a PNG
 LAYER_COLUMNS = {
     "layer": "layer",
@@ -39,45 +39,35 @@ LAYER_COLUMNS = {
 SHARES = ("dead_share", "mean_frequency_alive")
 
 
-def census_page(census: Census) -> str:
-    """The page of one model: what to trust it by, findings, the paper's figures, layers, and every neuron."""
-    figures = _figures(census_figures(census))
-    body = _header(census) + _section("Findings", _list(census_findings(census))) + _section("Figures", figures)
+def census_page(census: Census, figures: Figures) -> str:
+    """The page of one model: what to trust it by, findings, its `census_figures`, layers, and every neuron."""
+    body = _header(census) + _section("Findings", _list(census_findings(census))) + _section("Figures", _drawn(figures))
     return _page(census.title, body + _layers([census]) + _neurons(census) + _footer(census))
 
 
-def run_page(milestones: Sequence[Census], folder: Path | None = None) -> str:
+def run_page(milestones: Sequence[Census], over_training: Figures, of_last: Figures, folder: Path) -> str:
     """The page of one run: how its neurons changed over its milestones, then the last milestone as on its own page.
 
-    Links lead from `folder`, where the page will lie, to each milestone's own page; by default the folder above the milestones.
+    Links lead from `folder`, where the page will lie, to each milestone's own page.
     """
     last = milestones[-1]
-    training = (
-        _list(run_findings(milestones)) + _milestones(milestones, folder or last.path.parent) + _figures(run_figures(milestones))
-    )
+    training = _list(run_findings(milestones)) + _milestones(milestones, folder) + _drawn(over_training)
     body = _header(last, last.run) + _section("Over training", training)
-    body += _section(f"At {steps(last.step)}", _list(census_findings(last)) + _figures(census_figures(last)))
+    body += _section(f"At {steps(last.step)}", _list(census_findings(last)) + _drawn(of_last))
     return _page(last.run, body + _layers([last]) + _neurons(last) + _footer(last))
 
 
-def comparison_page(runs: Mapping[str, Sequence[Census]], folder: Path | None = None) -> str:
+def comparison_page(runs: Mapping[str, Sequence[Census]], figures: Figures, folder: Path) -> str:
     """The page that sets runs beside each other: the answer in numbers, Figures 10 and 11 in miniature, training, layers, links."""
     last = [run[-1] for run in runs.values()]
-    folder = folder or Path(os.path.commonpath([census.path.parent for census in last]))
     title = " and ".join(runs) if len(runs) < 4 else f"{len(runs)} runs"
     facts = "".join(f"<h3>{escape(name)}</h3>{_facts(run[-1])}" for name, run in runs.items())
     body = f"<header><h1>{escape(title)}</h1><p class=faint>Neuron census, runs compared.</p></header>"
-    body += _section("Findings", _list(comparison_findings(runs))) + _section("Figures", _figures(comparison_figures(runs)))
+    body += _section("Findings", _list(comparison_findings(runs))) + _section("Figures", _drawn(figures))
     pages = "".join(f"<h3>{escape(name)}</h3>{_milestones(run, folder)}" for name, run in runs.items())
     return _page(
         title, body + _section("Milestones", pages) + _layers(last) + _section("What was compared", facts) + _footer(last[0])
     )
-
-
-def write_page(page: str, path: Path) -> None:
-    """Write a page whole: a reader never finds half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, page.encode())
 
 
 def inline(captioned: Captioned, name: str) -> str:
@@ -119,7 +109,7 @@ def _list(sentences: Sequence[str]) -> str:
     return "<ul class=findings>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ul>"
 
 
-def _figures(figures: Mapping[str, Captioned]) -> str:
+def _drawn(figures: Figures) -> str:
     return "".join(inline(figure, name) for name, figure in figures.items())
 
 

@@ -17,9 +17,10 @@ from errors import plainly
 @hydra.main(version_base="1.3", config_path="../conf", config_name="analyze")
 def main(cfg: DictConfig) -> None:
     """Compose the configuration and take the census."""
-    config = OmegaConf.to_object(cfg)
-    assert isinstance(config, AnalyzeConfig)
-    analyze(config)
+    with plainly():
+        config = OmegaConf.to_object(cfg)
+        assert isinstance(config, AnalyzeConfig)
+        analyze(config)
 
 
 if __name__ == "__main__":

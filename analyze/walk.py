@@ -36,7 +36,6 @@ class ResidualStream:
         for begin in range(0, len(ids), micro):
             self.stream[begin : begin + micro] = ends.embed(ids[begin : begin + micro].to(device))
 
-    @torch.inference_mode()
     def through(self, block: Block, layer: int) -> Iterator[MicroBatch]:
         """Move every sequence through `block`, handing out the pre-activations on the way.
 
@@ -45,11 +44,17 @@ class ResidualStream:
         """
         block = block.to(self.device)
         for begin in range(0, len(self.stream), self.micro):
-            x, pre = block(self.stream[begin : begin + self.micro].to(self.device))
-            self.stream[begin : begin + self.micro] = x
-            if not torch.isfinite(x).all():
-                bad = begin + int((~torch.isfinite(x).flatten(1).all(1)).nonzero()[0])
-                raise UserError(
-                    f"Layer {layer} gives values that are not finite in sequence {bad}; try dtype=float32, or check the weights."
-                )
+            pre = self._moved(block, slice(begin, begin + self.micro), layer)
             yield MicroBatch(begin, pre[: self.sequences - begin])
+
+    @torch.inference_mode()
+    def _moved(self, block: Block, rows: slice, layer: int) -> Float[Tensor, "sequence position neuron"]:
+        x, pre = block(self.stream[rows].to(self.device))
+        self.stream[rows] = x
+        finite = torch.isfinite(x).flatten(1).all(1)
+        if not finite.all():
+            bad = rows.start + int((~finite).nonzero()[0])
+            raise UserError(
+                f"Layer {layer} gives values that are not finite in sequence {bad}; try dtype=float32, or check the weights."
+            )
+        return pre

@@ -25,6 +25,7 @@ class OPTConfig:
     positions: str = "learned"  # learned | none
     norm: str = "pre"  # LayerNorm before (pre) or after (post) each sub-block
     final_norm: bool = True  # a LayerNorm after the last block
+    init_std: float = 0.006  # of the initial weights; what writes into the residual stream has it divided by sqrt(2 layers)
     dropout: float = 0.1  # on both residual branches, in training
     attention_dropout: float = 0.1  # on attention weights, in training
 
@@ -80,7 +81,7 @@ def huggingface(config: OPTConfig, bos_id: int = 2) -> dict[str, Any]:
         "dropout": config.dropout,
         "attention_dropout": config.attention_dropout,
         "layerdrop": 0.0,
-        "init_std": 0.006,
+        "init_std": config.init_std,
         "enable_bias": True,
         "layer_norm_elementwise_affine": True,
         "tie_word_embeddings": True,
@@ -119,6 +120,7 @@ def from_huggingface(entries: dict[str, Any], where: str) -> OPTConfig:
             positions=ours.get("positions", "learned"),
             norm="pre" if pre else "post",
             final_norm=bool(ours.get("final_norm", pre and not entries.get("_remove_final_layer_norm", False))),
+            init_std=entries.get("init_std", 0.006),
             dropout=entries.get("dropout", 0.1),
             attention_dropout=entries.get("attention_dropout", 0.0),
         )

@@ -122,8 +122,8 @@ class OPT(nn.Module):
 def initialise(model: OPT, seed: int) -> OPT:
     """Draw OPT's initial weights, the same on every machine (metaseq, launcher/opt_baselines.py).
 
-    N(0, 0.006) for embeddings, positions, q, k, v, fc1 and the projections of 350m; N(0, 0.006 / sqrt(2 layers)) for what
-    writes into the residual stream (out_proj, fc2); biases 0, LayerNorms 1 and 0, the row of <pad> 0.
+    With `std` = 0.006: N(0, std) for embeddings, positions, q, k, v, fc1 and the projections of 350m; N(0, std / sqrt(2 layers))
+    for what writes into the residual stream (out_proj, fc2); biases 0, LayerNorms 1 and 0, the row of <pad> 0.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -133,7 +133,7 @@ def initialise(model: OPT, seed: int) -> OPT:
             parameter.zero_()
         else:
             writes = name.endswith(("out_proj.weight", "fc2.weight"))
-            std = 0.006 / math.sqrt(2 * model.config.layers) if writes else 0.006
+            std = model.config.init_std / (math.sqrt(2 * model.config.layers) if writes else 1)
             parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
     model.decoder.embed_tokens.weight[PAD] = 0.0
     return model

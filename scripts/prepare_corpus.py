@@ -42,9 +42,10 @@ def contents(store: TokenStore) -> Table:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="prepare_corpus")
 def main(cfg: DictConfig) -> None:
-    config = OmegaConf.to_object(cfg)
-    assert isinstance(config, PrepareConfig)
-    Console().print(contents(token_store(config.corpus)))
+    with plainly():
+        config = OmegaConf.to_object(cfg)
+        assert isinstance(config, PrepareConfig)
+        Console().print(contents(token_store(config.corpus)))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from analyze.figures import census_figures, comparison_figures, run_figures
 from analyze.findings import census_findings, comparison_findings, run_findings
 from analyze.folder import Census
 from analyze.neuron_table import for_script
-from analyze.report import census_page, comparison_page, run_page, write_page
+from analyze.report import census_page, comparison_page, run_page
+from analyze.writing import write_whole
 from tests.synthetic_census import write_census
 
 
@@ -39,13 +41,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Census]]:
 
 @pytest.fixture(scope="module")
 def page(census: Census) -> str:
-    return census_page(census)
+    return census_page(census, census_figures(census))
 
 
 @pytest.fixture(scope="module")
 def pages(runs: dict[str, list[Census]]) -> tuple[str, str]:
     """A run's page and a comparison's."""
-    return run_page(runs["nopos"]), comparison_page(runs)
+    one, folder = runs["nopos"], runs["nopos"][0].path.parent
+    of_run = run_page(one, run_figures(one), census_figures(one[-1]), folder)
+    return of_run, comparison_page(runs, comparison_figures(runs), folder.parent)
 
 
 class Page(HTMLParser):
@@ -135,14 +139,14 @@ def test_optional_columns_are_shown_when_there(census: Census) -> None:
     )
     richer = Census(census.path, census.meta, more, census.layers, census.tokenizer)
     assert any("write against the tokens" in found for found in census_findings(richer))
-    page = census_page(richer)
+    page = census_page(richer, census_figures(richer))
     assert '"trigrams_95":[7' in page and '"promoted":{"' in page
 
 
 def test_pages_link_to_the_census_pages_from_where_they_lie(pages: tuple[str, str], tmp_path: Path) -> None:
     assert 'href="step_000000100/report.html"' in pages[0]
     assert 'href="nopos/step_000000100/report.html"' in pages[1]
-    write_page(pages[1], tmp_path / "new" / "report.html")
+    write_whole(tmp_path / "new" / "report.html", pages[1])
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
 
 
@@ -166,7 +170,7 @@ setTimeout(() => { say.push(document.querySelector("#neuron h3").textContent, do
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser here")
 def test_the_page_works_in_a_browser(census: Census, page: str, tmp_path: Path) -> None:
-    write_page(page.replace("</body>", DRIVER), tmp_path / "page.html")
+    write_whole(tmp_path / "page.html", page.replace("</body>", DRIVER))
     browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-logging=stderr",
                f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom"]  # fmt: skip
     done = subprocess.run([*browser, f"file://{tmp_path / 'page.html'}"], capture_output=True, text=True, timeout=60, check=True)

@@ -23,7 +23,7 @@ class Metrics:
         unfinished.write_text("".join(f"{line}\n" for line in kept))
         unfinished.replace(self.file)
 
-    def log(self, **values: float | None) -> None:
+    def log(self, **values: int | float | None) -> None:
         """Write one line, without the values that are None; `step` is among them."""
         found = {name: value for name, value in values.items() if value is not None}
         with self.file.open("a") as stream:

@@ -37,8 +37,8 @@ class Training(L.LightningModule):
             self.model.parameters(), lr=0.0, betas=(o.beta1, o.beta2), eps=o.epsilon, weight_decay=o.weight_decay, fused=True
         )
 
-    def training_step(self, batch: tuple[int, Tensor], _index: int) -> dict[str, Tensor]:
-        """Learn from `batch`: (step, ids [micro-step, sequence, position]). Returns loss and gradient norm, still on the device."""
+    def training_step(self, batch: list[Any], _index: int) -> dict[str, Tensor]:
+        """Learn from `batch`: step, and ids [micro-step, sequence, position]. Returns loss and gradient norm, still on the device."""
         step, ids = batch
         optimizer: Any = self.optimizers()
         total = torch.zeros((), device=self.device)

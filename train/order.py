@@ -5,19 +5,21 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from corpora.store import TokenSplit
 from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from corpora.store import TokenSplit
 from errors import UserError
 
 
 class TrainingOrder:
-    """Documents, each with its closing </s>, permuted anew every epoch, laid end to end and cut into windows of context + 1 ids.
+    """Documents, each with its closing </s>, permuted anew every epoch, laid end to end, cut into windows of context + 1 ids
+    and the windows permuted.
 
     One id more than the context, so that every position of the model predicts something and is trained. No document mask,
-    no position reset (metaseq, launcher/opt_baselines.py). What is left at an epoch's end is dropped.
+    no position reset (metaseq, launcher/opt_baselines.py). What is left at an epoch's end is dropped. Windows are permuted
+    because a small batch would otherwise be pieces of one or two documents.
     """
 
     def __init__(self, split: TokenSplit, context: int, seed: int) -> None:
@@ -32,8 +34,9 @@ class TrainingOrder:
     def window(self, number: int) -> Int[np.ndarray, " position"]:
         """Ids of the `number`-th window since the beginning of training."""
         epoch, place = divmod(number, self.per_epoch)
-        documents, ends = self._epoch(epoch)
-        start, stop = place * self.length, (place + 1) * self.length
+        documents, ends, places = self._epoch(epoch)
+        start = places[place] * self.length
+        stop = start + self.length
         first, last = np.searchsorted(ends, [start, stop - 1], side="right")
         pieces = []
         for at in range(first, last + 1):
@@ -43,10 +46,13 @@ class TrainingOrder:
             pieces.append(self.split.read(int(max(begin, start + shift)), int(min(end, stop + shift))))
         return np.concatenate(pieces).astype(np.int64)
 
-    def _laid_out(self, epoch: int) -> tuple[Int[np.ndarray, " document"], Int[np.ndarray, " document"]]:
+    def _laid_out(
+        self, epoch: int
+    ) -> tuple[Int[np.ndarray, " document"], Int[np.ndarray, " document"], Int[np.ndarray, " window"]]:
+        """Documents in the order of the epoch, where each ends in its stream, and the order of the windows cut from it."""
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
         documents = generator.permutation(len(self.split.offsets) - 1)
-        return documents, np.cumsum(np.diff(self.split.offsets)[documents])
+        return documents, np.cumsum(np.diff(self.split.offsets)[documents]), generator.permutation(self.per_epoch)
 
 
 class Steps(IterableDataset[tuple[int, Tensor]]):

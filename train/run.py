@@ -17,9 +17,10 @@ from train.training import train
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
     """Compose the configuration and train."""
-    config = OmegaConf.to_object(cfg)
-    assert isinstance(config, TrainConfig)
-    train(config, overrides=list(HydraConfig.get().overrides.task))
+    with plainly():
+        config = OmegaConf.to_object(cfg)
+        assert isinstance(config, TrainConfig)
+        train(config, overrides=list(HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from corpora.prepare import token_store
-from corpora.store import TokenStore
 from rich.console import Console
 from torch.utils.data import DataLoader
 
+from corpora.prepare import token_store
+from corpora.store import TokenStore
 from errors import UserError
 from models.opt import OPT, initialise
 from tracking import Mirror
@@ -38,11 +38,12 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     """
     run = Path(config.runs) / config.name
     console = Console(stderr=True)
-    store = token_store(config.corpus)
-    config = with_vocabulary(config, store)
     if config.threads:
         torch.set_num_threads(config.threads)
     trainer = _trainer(config, run)
+    micro_steps = config.micro_steps(trainer.world_size)
+    store = token_store(config.corpus)
+    config = with_vocabulary(config, store)
     start = _finished_steps(run)
     if start >= config.steps:
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False)
@@ -50,7 +51,6 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     begin(run, config, overrides, store)
 
     order = TrainingOrder(store.split("train"), config.model.context, config.seed)
-    micro_steps = config.micro_steps(trainer.world_size)
     steps = Steps(order, start, config.steps, micro_steps, config.batch.micro, trainer.global_rank, trainer.world_size)
     windows = validation_windows(store.split("validation"), config.model.context, config.validation.sequences)
     module = Training(config, initialise(OPT(config.model), config.seed).train(), identity(config, store))

@@ -1,10 +1,10 @@
 """Validation loss on a fixed sample of held-out windows."""
 
 import torch
-from corpora.store import TokenSplit
 from jaxtyping import Int
 from torch import Tensor
 
+from corpora.store import TokenSplit
 from models.opt import OPT
 from train.module import next_token_loss
 from train.order import TrainingOrder

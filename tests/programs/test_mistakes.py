@@ -1,0 +1,120 @@
+"""The programs as a user meets them: mistakes end in a sentence or two, and both run from any folder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import tiny
+
+HERE = Path(__file__).parents[2]
+
+
+def program(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run one of our programs in another folder than its own."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled"}
+    command = [sys.executable, str(HERE / name), *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, tokens for it, and everything that is wrong with others."""
+    folder = tmp_path_factory.mktemp("place")
+    ids = tiny.random_ids()
+    tiny.saved(folder / "model", tiny.random_model())
+    np.save(folder / "ids.npy", ids)
+    np.save(folder / "floats.npy", ids.astype(np.float32))
+    np.save(folder / "beyond.npy", np.where(ids == 7, 40, ids))
+    np.save(folder / "long.npy", tiny.random_ids(positions=25))
+    tiny.saved(folder / "cut", tiny.random_model())
+    weights = folder / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    (folder / "notext").mkdir()
+    (folder / "notext" / "a.txt").write_text(" \n")
+    tiny.saved(folder / "other", tiny.random_model(seed=5))
+    done = program(
+        "analyze/run.py", "ckpt=other", "corpus=tokens", "corpus.path=ids.npy", "out=done", "wandb.mode=disabled", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+TOKENS = ["ckpt=model", "corpus=tokens", "out=new"]
+MISTAKES = {
+    "a ckpt that does not exist": ("analyze/run.py", ["ckpt=nowhere"], "nowhere does not exist"),
+    "a hub name without a network": ("analyze/run.py", ["ckpt=facebook/opt-125m"], "facebook/opt-125m"),
+    "no ckpt": ("analyze/run.py", [], "ckpt= is missing"),
+    "a corpus with no text": ("analyze/run.py", ["ckpt=model", "corpus=files", "corpus.path=notext", "out=new"], "notext"),
+    "no such variant": ("train/run.py", ["model=nopoz"], "there are baseline, nopos, postln"),
+    "no such setting": ("train/run.py", ["sead=1"], "sead"),
+    "no OpenWebText": ("train/run.py", ["model=nopos"], "prepare_corpus.py corpus=openwebtext"),
+    "no tokens": ("analyze/run.py", [*TOKENS, "corpus.path=ids.npy", "tokens=0"], "tokens=0"),
+    "fewer tokens than a sequence": ("analyze/run.py", [*TOKENS, "corpus.path=ids.npy", "tokens=5"], "tokens=5"),
+    "tokens that are floats": ("analyze/run.py", [*TOKENS, "corpus.path=floats.npy"], "float32"),
+    "ids beyond the vocabulary": ("analyze/run.py", [*TOKENS, "corpus.path=beyond.npy"], "id 40"),
+    "sequences too long": ("analyze/run.py", [*TOKENS, "corpus.path=long.npy"], "25 positions"),
+    "no such layer": ("analyze/run.py", [*TOKENS, "corpus.path=ids.npy", "layers=0,3"], "layers=0,3"),
+    "a truncated file": ("analyze/run.py", ["ckpt=cut", "corpus=tokens", "corpus.path=ids.npy", "out=new"], "model.safetensors"),
+    "another's out": ("analyze/run.py", ["ckpt=model", "corpus=tokens", "corpus.path=ids.npy", "out=done"], "another checkpoint"),
+    "a batch that does not divide": ("train/run.py", ["size=demo", "corpus=local", "batch.tokens=1000"], "multiple of 2048"),
+}
+
+
+@pytest.mark.parametrize(("name", "arguments", "named"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_in_a_sentence(name: str, arguments: list[str], named: str, place: Path) -> None:
+    before = sorted(place.rglob("*.safetensors"))
+    done = program(name, *arguments, cwd=place)
+    assert done.returncode not in (0, 2), done.stderr
+    said = done.stderr.strip().splitlines()
+    assert len(said) == 1 and said[0].startswith("error: ") and named in said[0], done.stderr
+    assert len(said[0]) < 500 and "Traceback" not in done.stderr
+    assert sorted(place.rglob("*.safetensors")) == before, "nothing half-written"
+
+
+def test_a_census_from_another_folder_is_whole(place: Path) -> None:
+    out = place / "done"
+    meta = json.loads((out / "meta.json").read_text())
+    assert meta["corpus"]["n_tokens"] == int((tiny.random_ids() != 2).sum()) and meta["checkpoint"]["sha256"]
+    assert pl.read_parquet(out / "neurons.parquet").height == 3 * 44
+    assert pl.read_parquet(out / "layers.parquet")["layer"].to_list() == [0, 1, 2]
+    page = (out / "report.html").read_text()
+    assert "<svg" in page and len(list((out / "figures").glob("*.png"))) == len(list((out / "figures").glob("*.svg"))) > 5
+
+
+def test_a_trained_run_is_analysed_milestone_by_milestone(tmp_path: Path) -> None:
+    tiny.text_corpus(tmp_path / "text")
+    corpus = ["corpus=files", "corpus.path=text", "corpus.vocab_size=300", "corpus.validation_share=0.2", "wandb.mode=offline"]
+    shape = ["model.layers=2", "model.width=16", "model.heads=2", "model.neurons=24", "model.context=16"]
+    steps = [
+        "steps=4",
+        "milestones=[0,2,4]",
+        "batch.tokens=64",
+        "name=r",
+        "model=nopos",
+        "device=cpu",
+        "optimizer.schedule_steps=800",
+    ]
+    done = program("train/run.py", *corpus, *shape, *steps, cwd=tmp_path)
+    assert done.returncode == 0 and "plan" not in done.stdout, done.stderr
+    assert "4 steps x 64" in done.stderr and list((tmp_path / "runs" / "r" / "wandb").glob("offline-run-*"))
+    again = program("train/run.py", *corpus, *shape, *steps, cwd=tmp_path)
+    assert again.returncode == 0 and "has finished" in again.stderr
+    done = program("analyze/run.py", "ckpt=runs/r", *corpus, "tokens=4000", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "runs" / "r" / "census"
+    evolution = pl.read_parquet(out / "evolution.parquet")
+    assert evolution["step"].unique().sort().to_list() == [0, 2, 4]
+    assert evolution.group_by("step", "layer").agg(pl.col("neurons").sum())["neurons"].unique().to_list() == [24]
+    moves = pl.read_parquet(out / "transitions.parquet")
+    assert moves.group_by("from_step", "layer").agg(pl.col("neurons").sum())["neurons"].unique().to_list() == [24]
+    compared = program("analyze/compare.py", "runs=[runs/r]", "out=both", cwd=tmp_path)
+    assert compared.returncode == 0 and "<svg" in (tmp_path / "both" / "report.html").read_text(), compared.stderr
+    ckpt = program("analyze/run.py", "ckpt=runs/r/checkpoints/last.ckpt", *corpus, "tokens=4000", "out=c", cwd=tmp_path)
+    assert ckpt.returncode == 0, ckpt.stderr
+    ours, theirs = (pl.read_parquet(f / "neurons.parquet") for f in (tmp_path / "c", out / "step_000000004"))
+    assert ours.equals(theirs)

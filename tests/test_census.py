@@ -1,0 +1,202 @@
+"""The census of random models: every integer by a plain loop, the same bytes however it is taken."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+import polars as pl
+import pytest
+import tiny
+import torch
+from rich.console import Console
+from safetensors.numpy import load_file
+
+from analyze.analysis import sequences_for
+from analyze.census import CensusTask, dead_bound, take
+from errors import UserError
+from models.checkpoint import open_checkpoint
+
+INTEGERS = ("n_tokens", "n_fired", "n_fired_bos", "first_fired", "unigrams_95", "last_position_95")
+SAME = (*INTEGERS, "dead", "token_detector", "detected_tokens", "position_type")
+CLOSE = ("frequency", "max_pre", "token_support", "position_mi", "position_mi_corrected")
+LAYER_COUNTS = {"dead": "dead", "token_detectors": "token_detectors", "detected_tokens": "detected_tokens",
+                "detected_tokens_cumulative": "detected_tokens_cumulative", "detected_tokens_new": "detected_tokens_new_overall",
+                "detected_tokens_new_vs_previous": "detected_tokens_new_vs_previous"}  # fmt: skip
+
+
+def taken(folder: Path, ids: np.ndarray, out: str = "out", **settings: Any) -> Path:
+    """Take the census of `folder/model` on `ids` into `folder/out`."""
+    corpus = tiny.tokens_corpus(folder / "ids.npy", ids)
+    config = tiny.analysis(folder / "model", corpus, folder / out, **({"micro": 4} | settings))
+    checkpoint = open_checkpoint(config.ckpt)
+    take(CensusTask(checkpoint, sequences_for(checkpoint, config), folder / out, config), Console(quiet=True))
+    return folder / out
+
+
+def counts(out: Path) -> dict[str, bytes]:
+    """The count files, byte for byte."""
+    return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.glob("**/*.safetensors"))}
+
+
+@torch.no_grad()
+def preactivations(folder: Path, ids: np.ndarray) -> list[list]:
+    """Those of every layer, by the whole model at once."""
+    model = open_checkpoint(str(folder / "model")).model()
+    x, found = model.decoder.embed(torch.from_numpy(ids)), []
+    for block in model.decoder.layers:
+        x, pre = block(x)
+        found.append(pre.tolist())
+    return found
+
+
+def detecting_model() -> torch.nn.Module:
+    """A random model some of whose neurons in layer 0 see little but the token: detectors, dead and always-on ones."""
+    model = tiny.random_model(std=0.05)
+    block = model.decoder.layers[0]
+    with torch.no_grad():
+        model.decoder.embed_tokens.weight.normal_(0, 3, generator=torch.Generator().manual_seed(5))
+        x = torch.nn.functional.layer_norm(model.decoder.embed_tokens.weight, [32])
+        block.final_layer_norm.weight.fill_(1.0)
+        for neuron in range(30):
+            block.fc1.weight[neuron] = x[4 + neuron]
+            block.fc1.bias[neuron] = -(10.0 + neuron / 2)
+        block.fc1.bias[40], block.fc1.bias[41] = -99.0, 99.0
+    return model
+
+
+@pytest.mark.parametrize("make", [tiny.random_model, detecting_model], ids=["random", "detectors"])
+def test_every_number_is_that_of_a_plain_loop(make: Any, tmp_path: Path) -> None:
+    ids = tiny.random_ids(sequences=40)
+    tiny.saved(tmp_path / "model", make())
+    out = taken(tmp_path, ids)
+    table = pl.read_parquet(out / "neurons.parquet")
+    layers = [oracle.neuron_rows(ids.tolist(), pre, bos_id=2) for pre in preactivations(tmp_path, ids)]
+    assert table.height == 3 * 44
+    for row in table.iter_rows(named=True):
+        expected = layers[row["layer"]][row["neuron"]]
+        for name in SAME:
+            assert row[name] == expected[name], name
+        for name in CLOSE:
+            assert row[name] == pytest.approx(float(expected[name]), abs=1e-5), name
+        if expected["type"] not in ("bigram", "trigram"):
+            assert row["type"] == expected["type"]
+    found = table["type"].unique().to_list()
+    assert make is tiny.random_model or {"dead", "token"} <= set(found), found
+    for row, expected in zip(
+        pl.read_parquet(out / "layers.parquet").iter_rows(named=True), oracle.layer_rows(layers), strict=True
+    ):
+        assert {name: row[name] for name in LAYER_COUNTS} == {name: expected[theirs] for name, theirs in LAYER_COUNTS.items()}
+        assert [row[name] for name in row if name.startswith("unigrams_")] == expected["unigrams_buckets"]
+        assert row["mean_frequency_alive"] == pytest.approx(float(expected["mean_frequency_alive"]))
+
+
+def test_once_twice_and_restarted_after_each_layer_are_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tiny.random_ids()
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    whole = counts(taken(tmp_path, ids))
+    assert len(whole) == 1 + 3
+    assert counts(taken(tmp_path, ids, "again")) == whole
+    for layer in (0, 1, 2):
+        taken(tmp_path, ids, "restarted", layers=str(layer))
+    assert counts(tmp_path / "restarted") == whole
+
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "layers").iterdir()}
+    monkeypatch.setattr("models.checkpoint.Checkpoint.block", None)  # finished layers need no weights
+    taken(tmp_path, ids)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "layers").iterdir()} == before
+
+
+def test_a_kill_in_the_middle_of_a_layer_loses_that_layer_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tiny.random_ids()
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    whole = counts(taken(tmp_path, ids))
+    with monkeypatch.context() as killed:
+        killed.setattr("analyze.census.count", _killed_at_the_second(killed))
+        with pytest.raises(KeyboardInterrupt):
+            taken(tmp_path, ids, "killed")
+    assert len(counts(tmp_path / "killed")) == 1 + 1
+    assert counts(taken(tmp_path, ids, "killed")) == whole
+
+
+def _killed_at_the_second(_: Any) -> Any:
+    from analyze.counts import count
+
+    calls = []
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return count(*arguments)
+
+    return counted
+
+
+def test_another_micro_batch_gives_the_same_counts_in_float64(tmp_path: Path) -> None:
+    ids = tiny.random_ids()
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    one, four = (taken(tmp_path, ids, f"micro{m}", micro=m, dtype="float64") for m in (1, 4))
+    for file in sorted((one / "layers").iterdir()):
+        ours, theirs = load_file(file), load_file(four / "layers" / file.name)
+        for name in set(ours) - {"max_pre"}:
+            assert np.array_equal(ours[name], theirs[name]), name
+        np.testing.assert_allclose(ours["max_pre"], theirs["max_pre"], rtol=1e-6)
+
+
+def test_another_micro_batch_differs_in_float32_only_near_zero(tmp_path: Path) -> None:
+    ids = tiny.random_ids(sequences=12)
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    one, five = (pl.read_parquet(taken(tmp_path, ids, f"micro{m}", micro=m) / "neurons.parquet") for m in (1, 5))
+    near = [np.abs(np.array(pre)) < 1e-5 for pre in preactivations(tmp_path, ids)]
+    allowed = np.concatenate([layer.sum((0, 1)) for layer in near])
+    assert (np.abs(one["n_fired"].to_numpy() - five["n_fired"].to_numpy()) <= allowed).all()
+
+
+def test_a_folder_of_something_else_is_refused_by_name(tmp_path: Path) -> None:
+    ids = tiny.random_ids()
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    out = taken(tmp_path, ids)
+    before = counts(out)
+    for settings, named in (({"micro": 3}, "micro-batch"), ({"dtype": "float64"}, "dtype"), ({"tokens": 48}, "corpus")):
+        with pytest.raises(UserError, match=named):
+            taken(tmp_path, ids, **settings)
+    tiny.saved(tmp_path / "model", tiny.random_model(seed=9))
+    with pytest.raises(UserError, match="checkpoint"):
+        taken(tmp_path, ids)
+    assert counts(out) == before
+
+
+def test_domains_add_up_to_the_whole(tmp_path: Path) -> None:
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    ids = tiny.random_ids()
+    out = taken(tmp_path, ids)
+    corpus, layer = load_file(out / "corpus.safetensors"), load_file(out / "layers" / "layer_001.safetensors")
+    assert corpus["seen_at"].sum() == corpus["token_occurrences"].sum() == (ids != 2).sum()
+    assert layer["fired_at"].sum() == layer["token_fired"].sum()
+    assert (layer["fired_at"] <= corpus["seen_at"][:, :, None]).all()
+
+
+def test_other_thresholds_change_tables_and_no_counts(tmp_path: Path) -> None:
+    from analyze.config import Thresholds
+
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    ids = tiny.random_ids()
+    out = taken(tmp_path, ids)
+    before, covering = counts(out), pl.read_parquet(out / "neurons.parquet")["unigrams_95"]
+    taken(tmp_path, ids, thresholds=Thresholds(coverage=50))
+    assert counts(out) == before
+    assert (pl.read_parquet(out / "neurons.parquet")["unigrams_95"] < covering).any()
+
+
+def test_values_that_are_not_finite_name_layer_and_sequence(tmp_path: Path) -> None:
+    model = tiny.random_model()
+    with torch.no_grad():
+        model.decoder.layers[1].fc2.bias[0] = float("nan")
+    tiny.saved(tmp_path / "model", model)
+    with pytest.raises(UserError, match=r"Layer 1 .* sequence 0"):
+        taken(tmp_path, tiny.random_ids())
+
+
+def test_the_bound_of_a_dead_neuron_is_about_three_in_n() -> None:
+    assert dead_bound(1_000_000) == pytest.approx(3e-6, rel=0.01)

@@ -1,0 +1,107 @@
+"""The house itself: imports point one way, every configuration composes, a variant is one line away from the baseline."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+import analyze.config  # noqa: F401  (registers its schema)
+import train.config
+
+HERE = Path(__file__).parents[1]
+LEAVES = {"errors", "tracking", "provenance"}
+MAY_IMPORT = {
+    "corpora": {"errors"},
+    "models": {"errors"},
+    "analyze": {"models", "corpora"} | LEAVES,
+    "train": {"models", "corpora", "analyze"} | LEAVES,
+}
+OURS = set(MAY_IMPORT) | LEAVES | {"scripts"}
+
+
+def imported(file: Path) -> set[str]:
+    """First names of what a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_point_one_way(room: str) -> None:
+    files = list((HERE / room).rglob("*.py"))
+    assert files
+    for file in files:
+        assert imported(file) & OURS <= MAY_IMPORT[room] | {room}, file
+
+
+def test_one_file_of_training_at_most_knows_the_analysis() -> None:
+    assert sum("analyze" in imported(file) for file in (HERE / "train").rglob("*.py")) <= 1
+
+
+def test_no_file_hides_a_module_of_the_standard_library() -> None:
+    import sys
+
+    hiding = {file.stem for file in HERE.glob("*/*.py")} & set(sys.stdlib_module_names)
+    assert not hiding
+
+
+def composed(program: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(HERE / "conf"), version_base="1.3"):
+        return compose(program, overrides=list(overrides))
+
+
+def names(group: str) -> list[str]:
+    return sorted(file.stem for file in (HERE / "conf" / group).rglob("*.yaml"))
+
+
+def trained(*overrides: str) -> train.config.TrainConfig:
+    found = OmegaConf.to_object(composed("train", "name=x", *overrides))
+    assert isinstance(found, train.config.TrainConfig)
+    return found
+
+
+NEEDED = {"files": ["corpus.path=x"], "tokens": ["corpus.path=x"]}
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g in ("model", "size", "corpus", "experiment") for n in names(g)])
+def test_every_file_of_conf_composes_for_training(group: str, name: str) -> None:
+    trained(f"{group}={name}", *NEEDED.get(name, []))
+
+
+@pytest.mark.parametrize("name", names("corpus"))
+def test_every_corpus_composes_for_analysis(name: str) -> None:
+    OmegaConf.to_object(composed("analyze", "ckpt=x", f"corpus={name}", *NEEDED.get(name, [])))
+
+
+@pytest.mark.parametrize("variant", names("model"))
+def test_a_variant_is_its_one_line_away_from_the_baseline(variant: str) -> None:
+    lines = [line for line in (HERE / "conf" / "model" / f"{variant}.yaml").read_text().splitlines() if line.strip()]
+    assert len(lines) == 1
+    stated = OmegaConf.to_container(OmegaConf.create(lines[0]))
+    ours, theirs = (OmegaConf.to_container(composed("train", "name=x", f"model={m}"))["model"] for m in (variant, "baseline"))
+    assert {key: value for key, value in ours.items() if value != theirs[key]} == stated
+
+
+def test_the_default_training_is_the_paper_s() -> None:
+    config = trained()
+    assert (config.steps, config.milestones, config.batch.tokens) == (300_000, [50_000, 150_000, 300_000], 524_288)
+    assert config.steps * config.batch.tokens == 157_286_400_000
+    m = config.model
+    assert (m.layers, m.width, m.heads, m.neurons, m.context, m.dropout, m.attention_dropout) == (
+        12,
+        768,
+        12,
+        3072,
+        2048,
+        0.1,
+        0.1,
+    )
+    o = config.optimizer
+    assert (o.learning_rate, o.final_learning_rate, o.warmup_steps, o.schedule_steps) == (6e-4, 6e-5, 715, 572_204)
+    assert (o.beta1, o.beta2, o.epsilon, o.weight_decay, o.clip) == (0.9, 0.95, 1e-8, 0.1, 1.0)

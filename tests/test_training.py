@@ -1,0 +1,148 @@
+"""Training: the recipe's schedule, and runs that are stopped and go on as if nothing had been."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM
+
+from corpora.config import CorpusConfig
+from errors import UserError
+from models.checkpoint import open_checkpoint
+from models.config import OPTConfig
+from train.config import BatchConfig, OptimizerConfig, TrainConfig
+from train.keeping import Keeping, last_checkpoint
+from train.schedule import dropout_seed, learning_rate
+from train.training import train
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
+    return tiny.text_corpus(tmp_path_factory.mktemp("corpus") / "text")
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return open_checkpoint(str(run / "milestones" / f"step_{step:09d}")).model().state_dict()
+
+
+def lines(run: Path) -> list[dict]:
+    """metrics.jsonl without what depends on the clock."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in found]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours catches it."""
+
+
+def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Die right after `step`, before anything of it is logged or kept."""
+    as_ever = Keeping.on_train_batch_end
+
+    def dying(self, trainer, *arguments) -> None:
+        if trainer.global_step == step:
+            raise Killed
+        as_ever(self, trainer, *arguments)
+
+    patch.setattr(Keeping, "on_train_batch_end", dying)
+
+
+def test_three_steps_a_kill_and_three_more_are_six_steps(corpus: CorpusConfig, tmp_path: Path) -> None:
+    whole = train(tiny.training(corpus, tmp_path / "whole"), [])
+    config = tiny.training(corpus, tmp_path / "parts")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(4, patch)
+        train(config, [])
+    assert len(lines(tmp_path / "parts" / "run")) == 3
+    parts = train(config, [])
+    for step in (0, 3, 6):
+        ours, theirs = weights(parts, step), weights(whole, step)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert any(not torch.equal(weights(whole, 3)[name], weights(whole, 6)[name]) for name in theirs)
+    assert lines(parts) == lines(whole) and [line["step"] for line in lines(whole)] == [1, 2, 3, 4, 5, 6]
+    states = [torch.load(last_checkpoint(run), weights_only=True) for run in (parts, whole)]
+    moments = [state["optimizer_states"][0]["state"] for state in states]
+    assert all(torch.equal(moments[0][i]["exp_avg_sq"], moments[1][i]["exp_avg_sq"]) for i in moments[1])
+
+
+def test_a_resumed_run_takes_back_the_lines_it_makes_again(corpus: CorpusConfig, tmp_path: Path) -> None:
+    config = tiny.training(corpus, tmp_path, checkpoint_every=2, milestones=[6])
+    whole = lines(train(replace(config, name="whole"), []))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(4, patch)  # step 3 is logged, but last.ckpt holds step 2
+        train(config, [])
+    assert lines(train(config, [])) == whole
+
+
+def test_a_finished_run_is_left_alone(corpus: CorpusConfig, tmp_path: Path) -> None:
+    config = tiny.training(corpus, tmp_path)
+    run = train(config, [])
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    train(config, [])
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+
+
+def test_another_setting_is_refused_by_name(corpus: CorpusConfig, tmp_path: Path) -> None:
+    train(tiny.training(corpus, tmp_path, steps=3, milestones=[3]), [])
+    for changed, named in (({"seed": 1}, "seed"), ({"batch": BatchConfig(tokens=64, micro=4)}, "batch.tokens")):
+        with pytest.raises(UserError, match=named):
+            train(tiny.training(corpus, tmp_path, **changed), [])
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_a_run_learns_and_its_milestone_opens_elsewhere(corpus: CorpusConfig, tmp_path: Path) -> None:
+    run = train(tiny.training(corpus, tmp_path, steps=30, milestones=[0, 30], log_every=10), [])
+    first, last = (json.loads((run / "milestones" / f"step_{s:09d}" / "training_state.json").read_text()) for s in (0, 30))
+    assert last["val_loss"] < first["val_loss"] - 0.5 and last["tokens"] == 30 * 128
+    assert sorted(file.name for file in run.iterdir()) == [
+        "checkpoints", "config.yaml", "environment.json", "git.txt", "metrics.jsonl", "milestones", "overrides.yaml", "tokenizer.json",
+    ]  # fmt: skip
+    milestone = run / "milestones" / "step_000000030"
+    ids = torch.arange(4, 20)[None]
+    theirs = AutoModelForCausalLM.from_pretrained(milestone, dtype=torch.float32).eval()(ids).logits
+    torch.testing.assert_close(open_checkpoint(str(milestone)).model()(ids), theirs, atol=1e-4, rtol=0)
+    ours = open_checkpoint(str(last_checkpoint(run)))
+    assert torch.equal(ours.model()(ids), open_checkpoint(str(milestone)).model()(ids)) and ours.step == 30
+
+
+@pytest.mark.parametrize(
+    "variant", [{"norm": "post", "final_norm": False}, {"norm": "post"}, {"positions": "none"}, {"embed_dim": 8}]
+)
+def test_every_variant_learns(variant: dict, corpus: CorpusConfig, tmp_path: Path) -> None:
+    model = OPTConfig(layers=2, width=16, heads=2, neurons=24, context=16, **variant)
+    run = train(tiny.training(corpus, tmp_path, steps=40, milestones=[40], model=model), [])
+    losses = [line["loss"] for line in lines(run)]
+    assert losses[-1] < losses[0] - 0.2
+
+
+def test_more_accumulation_is_the_same_step(corpus: CorpusConfig, tmp_path: Path) -> None:
+    model = OPTConfig(layers=2, width=16, heads=2, neurons=24, context=16, dropout=0.0, attention_dropout=0.0)
+    runs = [
+        train(tiny.training(corpus, tmp_path, name=f"m{micro}", model=model, batch=BatchConfig(tokens=128, micro=micro)), [])
+        for micro in (8, 2)
+    ]
+    ours, theirs = (weights(run, 6) for run in runs)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    config = TrainConfig(batch=BatchConfig(tokens=1000, micro=2), model=OPTConfig(context=16))
+    with pytest.raises(UserError, match="multiple of 32"):
+        config.micro_steps()
+    assert TrainConfig(batch=BatchConfig(tokens=960, micro=2), model=OPTConfig(context=16)).micro_steps(ranks=5) == 6
+
+
+def test_the_schedule_is_that_of_the_recipe() -> None:
+    recipe = OptimizerConfig()
+    for step, rate in ((0, 0.0), (1, 6e-4 / 715), (715, 6e-4), (572_204, 6e-5), (10**6, 6e-5)):
+        assert learning_rate(step, recipe) == pytest.approx(rate, rel=1e-12)
+    middle = (715 + 572_204) / 2
+    assert learning_rate(int(middle), recipe) == pytest.approx(3.3e-4, rel=1e-5)
+
+
+def test_every_micro_batch_has_a_dropout_of_its_own() -> None:
+    seeds = {dropout_seed(*place) for place in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]}
+    assert len(seeds) == 5
