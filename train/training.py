@@ -89,7 +89,8 @@ def _finished_steps(run: Path) -> int:
 
 def _trainer(config: TrainConfig, run: Path) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for of_no_use in (".*does not have many workers.*", ".*treespec, LeafSpec.*"):  # ours reads memory; lightning's own affair
+        warnings.filterwarnings("ignore", message=of_no_use)
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(config.device, config.device),
         devices="auto" if config.device != "cpu" else 1,
