@@ -49,6 +49,7 @@ class ResidualStream:
 
     @torch.inference_mode()
     def _moved(self, block: Block, rows: slice, layer: int) -> Float[Tensor, "sequence position neuron"]:
+        pre: Tensor
         x, pre = block(self.stream[rows].to(self.device))
         self.stream[rows] = x
         finite = torch.isfinite(x).flatten(1).all(1)

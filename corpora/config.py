@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 
 from errors import UserError
 
+SOURCES = ("local", "files", "openwebtext", "pile", "tokens")
+
 
 @dataclass
 class CorpusConfig:
     """One corpus. The values of the known ones are in conf/corpus/."""
 
     name: str  # what its folder and reports call it
-    source: str  # local, files, openwebtext, pile or tokens: a key of corpora.documents.SOURCES
+    source: str  # one of SOURCES
     path: str | None = None  # file, folder or glob with the text; tokens: the .npy; openwebtext: null is the hub
     domains: dict[str, str] = field(
         default_factory=dict
@@ -24,8 +26,6 @@ class CorpusConfig:
     seed: int = 0  # local: of the generated mathematics
 
     def __post_init__(self) -> None:
-        from corpora.documents import SOURCES  # here: the sources are typed by this class
-
         if self.source not in SOURCES:
             raise UserError(f"corpus.source={self.source!r} is none of {', '.join(SOURCES)}.")
         if self.path is not None and self.domains:

@@ -10,7 +10,7 @@ from corpora.openwebtext import openwebtext
 from corpora.pile import pile
 from errors import UserError
 
-__all__ = ["SOURCES", "Document", "documents"]
+__all__ = ["READERS", "Document", "documents"]
 
 
 def _no_documents(config: CorpusConfig) -> Iterator[Document]:
@@ -19,7 +19,7 @@ def _no_documents(config: CorpusConfig) -> Iterator[Document]:
     )
 
 
-SOURCES: dict[str, Callable[[CorpusConfig], Iterator[Document]]] = {
+READERS: dict[str, Callable[[CorpusConfig], Iterator[Document]]] = {
     "local": local,
     "files": files,
     "openwebtext": openwebtext,
@@ -34,7 +34,7 @@ def documents(config: CorpusConfig) -> Iterator[Document]:
     A source that cannot be had is a `UserError` at once, before the first document is asked for. Remembers 32 bytes a
     document (with Python's own, about 1 GB for the 8 million of OpenWebText).
     """
-    return _distinct(SOURCES[config.source](config))
+    return _distinct(READERS[config.source](config))
 
 
 def _distinct(found: Iterator[Document]) -> Iterator[Document]:

@@ -167,7 +167,7 @@ def _open_folder(folder: Path) -> Checkpoint:
 
 
 def _open_lightning(path: Path) -> Checkpoint:
-    stored = _unpickled(path)
+    stored = plain_values(path)
     try:
         config, weights = OPTConfig(**stored["model"]), stored["state_dict"]
     except (KeyError, TypeError):
@@ -193,7 +193,7 @@ def _index(file: Path) -> dict[str, Callable[[], Tensor]]:
         except (SafetensorError, OSError) as broken:
             raise UserError(f"{file} is not a whole safetensors file ({broken}); copy or download it again.") from None
         return {_plain(name): partial(handle.get_tensor, name) for name in names}
-    return _named(_unpickled(file).items())
+    return _named(plain_values(file).items())
 
 
 def _named(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Callable[[], Tensor]]:
@@ -208,10 +208,15 @@ def _plain(name: str) -> str:
     return name.removeprefix("model.")
 
 
-def _unpickled(file: Path) -> dict[str, Any]:
+def plain_values(file: Path) -> dict[str, Any]:
+    """Read a file of `torch.save`; tensors stay on disk until they are used, and no code in it is ever run.
+
+    Raises:
+        UserError: it is damaged, or holds more than plain values and tensors.
+    """
     try:
         stored: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as broken:  # torch raises whatever its readers do; no code in the file is ever run
+    except Exception as broken:  # torch raises whatever its readers do
         reason = str(broken).splitlines()[0] if str(broken) else type(broken).__name__
         raise UserError(f"{file} cannot be read as a file of plain tensors ({reason}).") from None
     return stored

@@ -44,6 +44,13 @@ def test_one_file_of_training_at_most_knows_the_analysis() -> None:
     assert sum("analyze" in imported(file) for file in (HERE / "train").rglob("*.py")) <= 1
 
 
+def test_every_source_of_text_has_its_reader() -> None:
+    from corpora.config import SOURCES
+    from corpora.documents import READERS
+
+    assert tuple(READERS) == SOURCES
+
+
 def test_no_file_hides_a_module_of_the_standard_library() -> None:
     import sys
 

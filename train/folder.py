@@ -23,11 +23,12 @@ def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStor
     shutil.copyfile(store.tokenizer_file, run / "tokenizer.json")
 
 
-def identity(config: TrainConfig, store: TokenStore) -> dict[str, Any]:
+def identity(config: TrainConfig, store: TokenStore, precision: str) -> dict[str, Any]:
     """What must be the same for a run to be resumed; steps, milestones and logging may change."""
     return {
         "seed": config.seed,
         "corpus": store.fingerprint,
+        "precision": precision,
         "batch.tokens": config.batch.tokens,
         "batch.micro": config.batch.micro,
         **{f"model.{name}": value for name, value in asdict(config.model).items()},

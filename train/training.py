@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from corpora.prepare import token_store
 from corpora.store import TokenStore
 from errors import UserError
+from models.checkpoint import plain_values
 from models.opt import OPT, initialise
 from tracking import Mirror
 from train.config import TrainConfig
@@ -53,7 +54,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     order = TrainingOrder(store.split("train"), config.model.context, config.seed)
     steps = Steps(order, start, config.steps, micro_steps, config.batch.micro, trainer.global_rank, trainer.world_size)
     windows = validation_windows(store.split("validation"), config.model.context, config.validation.sequences)
-    module = Training(config, initialise(OPT(config.model), config.seed).train(), identity(config, store))
+    module = Training(config, initialise(OPT(config.model), config.seed).train(), identity(config, store, str(trainer.precision)))
     mirror = Mirror(config.wandb, run, config.name, group=config.name, settings=module.identity, console=console)
     keeping = Keeping(run, Metrics(run, mirror), windows, console)
     trainer.callbacks += [Plan(steps, run, console), keeping, Bar(console, keeping)]  # type: ignore[attr-defined]
@@ -83,7 +84,7 @@ def _finished_steps(run: Path) -> int:
     file = last_checkpoint(run)
     if not file.exists():
         return 0
-    step: int = torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    step: int = plain_values(file)["global_step"]
     return step
 
 
