@@ -93,13 +93,17 @@ class Decoder(nn.Module):
             x = x + self.embed_positions(torch.arange(ids.shape[1], device=ids.device) + UNUSED_ROWS)
         return x
 
-    def unembed(self, x: Float[Tensor, "sequence position width"]) -> Float[Tensor, "sequence position token"]:
-        """Logits of the next token from the residual stream after the last block."""
+    def read_out(self, x: Float[Tensor, "sequence position width"]) -> Float[Tensor, "sequence position token_width"]:
+        """From the residual stream after the last block, what meets the token embeddings."""
         if self.config.final_norm:
             x = self.final_layer_norm(x)
         if self.config.projected:
             x = self.project_out(x)
-        return F.linear(x, self.embed_tokens.weight)
+        return x
+
+    def unembed(self, x: Float[Tensor, "sequence position width"]) -> Float[Tensor, "sequence position token"]:
+        """Logits of the next token from the residual stream after the last block."""
+        return F.linear(self.read_out(x), self.embed_tokens.weight)
 
 
 class OPT(nn.Module):
@@ -110,12 +114,16 @@ class OPT(nn.Module):
         self.config = config
         self.decoder = Decoder(config)
 
-    def forward(self, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, "sequence position token"]:
-        """Logits of the token after each position."""
+    def stream(self, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, "sequence position width"]:
+        """The residual stream after the last block."""
         x = self.decoder.embed(ids)
         for block in self.decoder.layers:
             x, _ = block(x)
-        return self.decoder.unembed(x)
+        return x
+
+    def forward(self, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, "sequence position token"]:
+        """Logits of the token after each position."""
+        return self.decoder.unembed(self.stream(ids))
 
 
 @torch.no_grad()

@@ -6,20 +6,13 @@ from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from errors import UserError
 from models.opt import OPT
 from train.config import TrainConfig
+from train.loss import next_token_loss
 from train.schedule import dropout_seed, learning_rate
-
-
-def next_token_loss(model: OPT, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, ""]:
-    """Mean cross entropy, in nats, of every id but the first of a window given those before it."""
-    logits = model(ids[:, :-1])
-    return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
 
 
 class Training(L.LightningModule):

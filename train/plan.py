@@ -9,7 +9,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from train.module import Training, next_token_loss
+from train.loss import next_token_loss
+from train.module import Training
 from train.order import Steps
 
 

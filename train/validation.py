@@ -6,7 +6,7 @@ from torch import Tensor
 
 from corpora.store import TokenSplit
 from models.opt import OPT
-from train.module import next_token_loss
+from train.loss import next_token_loss
 from train.order import TrainingOrder
 
 
