@@ -4,21 +4,43 @@ Further arguments go to the training of both, as train/run.py takes them.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 
 HERE = Path(__file__).parents[1]
 VARIANTS = ("baseline", "nopos")
 
 
-def run(*command: str) -> None:
-    """Run one of our programs; its failure is ours."""
-    print("$ python", *command, flush=True)
-    done = subprocess.run([sys.executable, str(HERE / command[0]), *command[1:]], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+def together(commands: Mapping[str, Sequence[str]]) -> None:
+    """Run our programs side by side, sharing the cores, every line they say behind their name; a failure ends all."""
+    running = {}
+    for name, command in commands.items():
+        print("$ python", *command, flush=True)
+        program = [sys.executable, str(HERE / command[0]), *command[1:]]
+        running[name] = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    listening = [Thread(target=repeat, args=(name, process)) for name, process in running.items()]
+    for listener in listening:
+        listener.start()
+    while any(process.poll() is None for process in running.values()):
+        if any(process.poll() for process in running.values()):
+            for process in running.values():
+                process.terminate()
+        time.sleep(0.2)
+    for listener in listening:
+        listener.join()
+    if failed := [process.returncode for process in running.values() if process.returncode]:
+        sys.exit(failed[0])
+
+
+def repeat(name: str, process: subprocess.Popen[str]) -> None:
+    """Say what a program says."""
+    for line in process.stdout or ():
+        print(f"{name:>8} | {line}", end="", flush=True)
 
 
 def main() -> None:
@@ -28,12 +50,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=262_144, help="positions that each census reads")
     arguments, overrides = parser.parse_known_args()
     out, begun = arguments.out, time.time()
-    for variant in VARIANTS:
-        run("train/run.py", "experiment=demo", f"model={variant}", f"runs={out}", f"name={variant}", *overrides)
-    corpus = [override for override in overrides if override.startswith("corpus")]
-    for variant in VARIANTS:
-        run("analyze/run.py", f"ckpt={out / variant}", "corpus=local", f"tokens={arguments.tokens}", *corpus)
-    run("analyze/compare.py", f"runs=[{','.join(str(out / variant) for variant in VARIANTS)}]", f"out={out}")
+    corpus = ["corpus=local", *(override for override in overrides if override.startswith("corpus."))]
+    threads = f"threads={max(1, (os.cpu_count() or 1) // len(VARIANTS))}"
+    together({"corpus": ["scripts/prepare_corpus.py", *corpus]})
+    training = ["train/run.py", "experiment=demo", f"runs={out}", threads, *overrides]
+    together({variant: [*training, f"model={variant}", f"name={variant}"] for variant in VARIANTS})
+    census = ["analyze/run.py", *corpus, f"tokens={arguments.tokens}", threads]
+    together({variant: [*census, f"ckpt={out / variant}"] for variant in VARIANTS})
+    runs = ",".join(str(out / variant) for variant in VARIANTS)
+    together({"compare": ["analyze/compare.py", f"runs=[{runs}]", f"out={out}"]})
     print(f"{(time.time() - begun) / 60:.1f} minutes; open {out / 'report.html'} in a browser")
 
 

@@ -85,6 +85,14 @@ def test_a_finished_run_is_left_alone(corpus: CorpusConfig, tmp_path: Path) -> N
     assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
 
 
+def test_a_damaged_checkpoint_is_named(corpus: CorpusConfig, tmp_path: Path) -> None:
+    run = train(tiny.training(corpus, tmp_path, steps=3, milestones=[3]), [])
+    last = last_checkpoint(run)
+    last.write_bytes(last.read_bytes()[:-500])
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
+        train(tiny.training(corpus, tmp_path), [])
+
+
 def test_another_setting_is_refused_by_name(corpus: CorpusConfig, tmp_path: Path) -> None:
     train(tiny.training(corpus, tmp_path, steps=3, milestones=[3]), [])
     for changed, named in (({"seed": 1}, "seed"), ({"batch": BatchConfig(tokens=64, micro=4)}, "batch.tokens")):
