@@ -10,6 +10,7 @@ from analyze.config import AnalyzeConfig
 from analyze.evolution import evolution, transitions
 from analyze.figures import census_figures, comparison_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
+from analyze.ranks import joined
 from analyze.report import census_page, comparison_page, run_page
 from analyze.writing import write_table, write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model
@@ -24,21 +25,32 @@ def analyze(config: AnalyzeConfig) -> Path:
     Raises:
         UserError: see `open_checkpoint`, `census_sequences` and `take`.
     """
-    console = Console(stderr=True)
+    ranks = joined()
+    console = Console(stderr=True, quiet=not ranks.first)
     if config.threads:
         torch.set_num_threads(config.threads)
     where = Path(config.ckpt)
     milestones = sorted((where / "milestones").glob("step_*")) if (where / "milestones").is_dir() else None
     if milestones is None:
         out = Path(config.out) if config.out else _default_out(config.ckpt)
-        census_of(open_checkpoint(config.ckpt), config, out, console)
+        censuses_of([(open_checkpoint(config.ckpt), out)], config, console)
         return out
     if not milestones:
         raise UserError(f"{where}/milestones is empty: this run has not reached a milestone yet.")
     out = Path(config.out or where / "census")
-    censuses = [census_of(open_checkpoint(str(folder)), config, out / folder.name, console) for folder in milestones]
-    compare_milestones(censuses, out, console)
+    censuses = censuses_of([(open_checkpoint(str(folder)), out / folder.name) for folder in milestones], config, console)
+    if censuses:
+        compare_milestones(censuses, out, console)
     return out
+
+
+def censuses_of(checkpoints: list[tuple[Checkpoint, Path]], config: AnalyzeConfig, console: Console) -> list[Census]:
+    """Take the censuses, and draw them; of several processes all but the first only help to take them."""
+    if joined().first:
+        return [census_of(checkpoint, config, out, console) for checkpoint, out in checkpoints]
+    for checkpoint, out in checkpoints:
+        take(CensusTask(checkpoint, sequences_for(checkpoint, config), out, config), console)
+    return []
 
 
 def _default_out(ckpt: str) -> Path:

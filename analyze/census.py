@@ -1,11 +1,13 @@
 """Checkpoint and sequences -> a census folder: counts, layer by layer, then tables."""
 
 import json
+import os
 import resource
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,17 @@ import polars as pl
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 
 from analyze.config import AnalyzeConfig
-from analyze.counts import CorpusCounts, Index, LayerCounts, count, index
-from analyze.firings import record
+from analyze.counts import CorpusCounts, Index, LayerCounts, Stored, about_file, count, index
+from analyze.detectors import layer_detectors
+from analyze.firings import bytes_for, record
 from analyze.layers import layer_table
 from analyze.neurons import neuron_table
+from analyze.ngram_table import ngram_table
+from analyze.ranks import Ranks, joined
+from analyze.scratch import bit_matrix
 from analyze.walk import MicroBatch, ResidualStream
 from analyze.writing import write_table, write_whole
 from corpora.sequences import Sequences
@@ -42,7 +49,8 @@ class CensusTask:
     def device(self) -> torch.device:
         """Where layers are computed."""
         auto = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(auto if self.config.device == "auto" else self.config.device)
+        kind = auto if self.config.device == "auto" else self.config.device
+        return torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -65,6 +73,7 @@ class CensusTask:
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
             "micro-batch": [self.micro, self.sequences.ids.shape[1]],
+            "keep_ngrams": self.config.keep_ngrams,
         }
 
     def counts_of(self, layer: int) -> Path:
@@ -79,19 +88,30 @@ def take(task: CensusTask, console: Console) -> None:
         UserError: the folder holds counts of something else; a value is not finite; the disk is full.
     """
     chosen = task.config.chosen_layers(task.checkpoint.config.layers)
-    begun = time.time()
-    _claim(task)
-    vocabulary = task.checkpoint.config.vocab_size
-    s = task.sequences
-    rows = index(s.ids, s.domains, len(s.domain_names), s.bos_id, vocabulary)
-    corpus = rows.corpus
-    if not corpus.n_tokens:
-        raise UserError(f"The corpus holds nothing but BOS (id {s.bos_id}); there is nothing to count.")
-    corpus.save(task.out / "corpus.safetensors")
-    missing = [layer for layer in chosen if not task.counts_of(layer).exists()]
-    seconds = dict(_count_layers(task, missing, rows, console)) if missing else {}
-    write_tables(task, corpus)
-    _write_meta(task, corpus, seconds, time.time() - begun)
+    begun, ranks = time.time(), joined()
+    if ranks.first:
+        _claim(task)
+    rows = _index(task, keep=ranks.first)
+    if not rows.corpus.n_tokens:
+        raise UserError(f"The corpus holds nothing but BOS (id {task.sequences.bos_id}); there is nothing to count.")
+    missing = ranks.told([layer for layer in chosen if not task.counts_of(layer).exists()])
+    seconds = dict(_count_layers(task, missing, rows, ranks, console)) if missing else {}
+    if ranks.first:
+        write_tables(task, rows)
+        _write_meta(task, rows.corpus, seconds, time.time() - begun)
+
+
+def _index(task: CensusTask, keep: bool) -> Index:
+    """The corpus' orders: those beside the counts, else made and, if `keep`, put there with the counts of the corpus."""
+    file, s, vocabulary = task.out / "index.safetensors", task.sequences, task.checkpoint.config.vocab_size
+    about = {"corpus": s.fingerprint, "vocabulary": f"{vocabulary}"}
+    if keep and file.exists() and about_file(file) == about:
+        return Index.load(file)
+    made = index(s.ids, s.domains, len(s.domain_names), s.bos_id, vocabulary)
+    if keep:
+        made.corpus.save(task.out / "corpus.safetensors")
+        _store(made, file, about)
+    return made
 
 
 def _claim(task: CensusTask) -> None:
@@ -118,14 +138,20 @@ def _tokenizer_of(checkpoint: Checkpoint) -> Path | None:
     return file if file.is_file() else None
 
 
-def _count_layers(task: CensusTask, missing: list[int], rows: Index, console: Console) -> Iterator[tuple[int, float]]:
+def _count_layers(
+    task: CensusTask, missing: list[int], rows: Index, ranks: Ranks, console: Console
+) -> Iterator[tuple[int, float]]:
     """Walk up to the last missing layer and store the counts of the missing ones; yields layer and seconds."""
     checkpoint, device = task.checkpoint, task.device
     ids = torch.from_numpy(task.sequences.ids).long()
-    stream = ResidualStream(checkpoint.ends(task.dtype), ids, task.micro, device)
+    config, neurons = task.config, checkpoint.config.neurons
+    bits = bit_matrix(ids.numel(), bytes_for(neurons), config.bits_memory, Path(config.scratch or task.out), console)
+    batches = -(-len(ids) // task.micro)
+    share = ranks.share(batches)
+    gather = partial(ranks.gather, batches=batches, rows_of_batch=task.micro * ids.shape[1])
+    stream = ResidualStream(checkpoint.ends(task.dtype), ids, task.micro, device, share)
     with _bar(console) as bar:
-        batches = -(-len(ids) // task.micro)
-        progress = bar.add_task(task.out.name, total=batches * (missing[-1] + 1))
+        progress = bar.add_task(task.out.name, total=len(share) * (missing[-1] + 1))
 
         def watched(walk: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
             for batch in walk:
@@ -136,21 +162,22 @@ def _count_layers(task: CensusTask, missing: list[int], rows: Index, console: Co
             begun = time.perf_counter()
             walk = watched(stream.through(checkpoint.block(layer, task.dtype), layer))
             if layer in missing:
-                firings = record(walk, rows.counted, checkpoint.config.neurons)
-                _store(count(firings, rows), task.counts_of(layer))
+                firings = record(walk, rows.counted, neurons, bits, gather)
+                if ranks.first:
+                    _store(count(firings, rows, config.keep_ngrams, config.kernel), task.counts_of(layer))
             else:
                 for _ in walk:
                     pass
             yield layer, time.perf_counter() - begun
 
 
-def _store(counts: LayerCounts, file: Path) -> None:
+def _store(counts: Stored, file: Path, about: dict[str, str] | None = None) -> None:
     try:
-        counts.save(file)
-    except OSError as full:
+        counts.save(file, about)
+    except (OSError, SafetensorError) as full:
         file.with_suffix(".partial").unlink(missing_ok=True)
         raise UserError(
-            f"{file} could not be written ({full.strerror}); finished layers are kept, the same command goes on."
+            f"{file} could not be written ({getattr(full, 'strerror', None) or full}); finished layers are kept, the same command goes on."
         ) from None
 
 
@@ -159,12 +186,18 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def write_tables(task: CensusTask, corpus: CorpusCounts) -> None:
-    """Compute neurons.parquet and layers.parquet from the stored counts of every finished layer."""
-    thresholds = task.config.thresholds
+def write_tables(task: CensusTask, rows: Index) -> None:
+    """Compute neurons.parquet, ngrams.parquet and layers.parquet from the stored counts of every finished layer."""
+    thresholds, corpus = task.config.thresholds, rows.corpus
     finished = [layer for layer in range(task.checkpoint.config.layers) if task.counts_of(layer).exists()]
-    neurons = pl.concat(neuron_table(layer, LayerCounts.load(task.counts_of(layer)), corpus, thresholds) for layer in finished)
-    for name, table in (("neurons", neurons), ("layers", layer_table(neurons))):
+    of_neurons, of_ngrams = [], []
+    for layer in finished:
+        counts = LayerCounts.load(task.counts_of(layer))
+        found = layer_detectors(counts, rows, thresholds)
+        of_neurons.append(neuron_table(layer, counts, corpus, found, thresholds))
+        of_ngrams.append(ngram_table(layer, found, rows))
+    neurons, ngrams = pl.concat(of_neurons), pl.concat(of_ngrams)
+    for name, table in (("neurons", neurons), ("ngrams", ngrams), ("layers", layer_table(neurons, ngrams))):
         write_table(task.out / f"{name}.parquet", table)
 
 

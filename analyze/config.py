@@ -10,6 +10,7 @@ from errors import UserError
 from tracking import WandbConfig
 
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
+KERNELS = ("numba", "numpy", "triton")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -20,15 +21,22 @@ class Thresholds:
     coverage: int = 95  # percent of a neuron's firings that "cover" it
     detection: int = 95  # percent of a token's occurrences at which its detector fires
     unigrams: int = 5  # most tokens that cover a token detector
-    min_occurrences: int = 1  # rarer tokens are left out of the detected lists
-    support_occurrences: int = 5  # a token seen this often supports a detector
-    support: float = 0.5  # share of firings on such tokens that `type` asks of a detector
+    bigrams: int = 50  # most bigrams that cover a bigram detector
+    trigrams: int = 50  # most trigrams that cover a trigram detector
+    min_occurrences: int = 1  # rarer n-grams are left out of the detected lists; at most 16
+    support_occurrences: int = 5  # an n-gram seen this often supports a detector; at most 16
+    support: float = 0.5  # share of firings on such n-grams that `type` asks of a detector
     position_mi: float = 0.05  # nats of (corrected) mutual information with position, above which a neuron is positional
 
     def __post_init__(self) -> None:
         for name in ("coverage", "detection"):
             if not 0 < getattr(self, name) <= 100:
                 raise UserError(f"thresholds.{name}={getattr(self, name)} must be a percentage, above 0 and at most 100.")
+        for name in ("min_occurrences", "support_occurrences"):
+            if not 1 <= getattr(self, name) <= 16:
+                raise UserError(
+                    f"thresholds.{name}={getattr(self, name)} must be within 1..16: more than that is not kept apart."
+                )
 
 
 @dataclass
@@ -46,6 +54,10 @@ class AnalyzeConfig:
     device: str = "auto"  # auto | cpu | cuda
     dtype: str = "auto"  # auto: float32 on a CPU, float16 on a GPU
     micro: int | None = None  # sequences per micro-batch; null: about 8,192 positions; part of what `out` remembers
+    kernel: str = "numba"  # that counts: numba | numpy (the reference) | triton (on a GPU); all give the same counts
+    keep_ngrams: int | None = 500  # the bigrams and trigrams of neurons that need more for 95 % are not listed; null: of all are
+    bits_memory: float | None = None  # GB for a layer's firing bits, past which they go to a file; null: half of the free memory
+    scratch: str | None = None  # folder of that file; null: `out`
     threads: int | None = None  # of the CPU; null: as many as torch takes
     thresholds: Thresholds = field(default_factory=Thresholds)
     wandb: WandbConfig = field(default_factory=WandbConfig)
@@ -53,7 +65,11 @@ class AnalyzeConfig:
     def __post_init__(self) -> None:
         if not self.ckpt:
             raise UserError("ckpt= is missing: give a HuggingFace folder or hub name, a milestone, a .ckpt file or a run folder.")
-        for name, value, allowed in (("dtype", self.dtype, DTYPES), ("device", self.device, DEVICES)):
+        for name, value, allowed in (
+            ("dtype", self.dtype, DTYPES),
+            ("device", self.device, DEVICES),
+            ("kernel", self.kernel, KERNELS),
+        ):
             if value not in allowed:
                 raise UserError(f"{name}={value!r} is none of {', '.join(allowed)}.")
         if self.tokens < 1:

@@ -1,31 +1,35 @@
 """Counts of a corpus and of one layer over it: what is stored, and all that any answer is computed from."""
 
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from analyze.firings import Firings
+from analyze.ngrams import Ngrams, ngrams
 from analyze.segments import Segments, segment_counts, segments_of
+from analyze.tables import Table, table
+from analyze.tallies import Tally, covering, tally
 from errors import UserError
 
-NEURONS_AT_ONCE = 256  # whose tokens are put in order together: 50,000 tokens x 256 neurons are 50 MB
+KEPT_COVERAGE = 95  # percent that the n-grams of a kept table cover; a fixed number: counts know no thresholds
 S = TypeVar("S", bound="Stored")
 
 
 class Stored:
-    """A dataclass of arrays that is one safetensors file."""
+    """A dataclass of arrays, or of such dataclasses, that is one safetensors file."""
 
-    def save(self, file: Path) -> None:
+    def save(self, file: Path, about: dict[str, str] | None = None) -> None:
         """Write the file whole: it appears under its name when its last byte is on disk."""
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(".partial")
-        save_file({f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}, str(unfinished))  # type: ignore[arg-type]
+        save_file(arrays_of(self), str(unfinished), metadata=about)
         with unfinished.open("rb") as stream:
             os.fsync(stream.fileno())
         unfinished.replace(file)
@@ -38,9 +42,34 @@ class Stored:
             UserError: it is damaged.
         """
         try:
-            return cls(**load_file(file))
-        except (SafetensorError, OSError, TypeError) as broken:
+            made: S = made_of(cls, load_file(file))
+            return made
+        except (SafetensorError, OSError, TypeError, KeyError) as broken:
             raise UserError(f"{file} is damaged ({broken}); delete it, and the same command counts it anew.") from None
+
+
+def about_file(file: Path) -> dict[str, str]:
+    """What `save` was told to write about the arrays; nothing of a damaged file."""
+    try:
+        with safe_open(file, framework="numpy") as stored:
+            return dict(stored.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
+def arrays_of(value: Any, name: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a dataclass, those of a dataclass within it as `field.field`."""
+    if isinstance(value, np.ndarray):
+        return {name: np.ascontiguousarray(value)}
+    parts = [arrays_of(getattr(value, f.name), f"{name}.{f.name}" if name else f.name) for f in fields(value)]
+    return {name: array for part in parts for name, array in part.items()}
+
+
+def made_of(kind: Any, arrays: Mapping[str, np.ndarray], name: str = "") -> Any:
+    """The dataclass again."""
+    if not is_dataclass(kind):
+        return arrays[name]
+    return kind(**{f.name: made_of(f.type, arrays, f"{name}.{f.name}" if name else f.name) for f in fields(kind)})  # type: ignore[operator]
 
 
 @dataclass
@@ -57,16 +86,24 @@ class CorpusCounts(Stored):
 
 
 @dataclass
+class NgramCounts:
+    """What one layer's neurons did on the n-grams of one n."""
+
+    tally: Tally  # of all neurons
+    table: Table  # of those whose table is kept: all for n = 1
+
+
+@dataclass
 class LayerCounts(Stored):
-    """What one layer's neurons did on the corpus. Adds up over corpora by `+`, maximum and minimum."""
+    """What one layer's neurons did on the corpus."""
 
     fired_at: Int32[np.ndarray, "domain position neuron"]  # firings at counted positions
     fired_bos: Int64[np.ndarray, " neuron"]  # firings at BOS positions
     max_pre: Float32[np.ndarray, " neuron"]
     first_fired: Int64[np.ndarray, " neuron"]  # index among counted positions in corpus order; -1: never
-    token_offsets: Int64[np.ndarray, " neuron_and_end"]  # neuron n's tokens are entries token_offsets[n]:token_offsets[n + 1]
-    token_ids: Int32[np.ndarray, " entry"]  # tokens on which it fires, most firings first, then by id
-    token_fired: Int32[np.ndarray, " entry"]  # how often
+    unigrams: NgramCounts
+    bigrams: NgramCounts
+    trigrams: NgramCounts
 
     @property
     def n_fired(self) -> Int64[np.ndarray, " neuron"]:
@@ -75,19 +112,21 @@ class LayerCounts(Stored):
 
 
 @dataclass
-class Index:
-    """Orders of the corpus' rows, made once and used for every layer."""
+class Index(Stored):
+    """The corpus in the orders that counting needs, made once and used for every layer."""
 
+    ids: Int32[np.ndarray, "sequence position"]
     counted: Bool[np.ndarray, "sequence position"]
-    domains: int
     by_place: Segments  # segment `domain * positions + position`
-    by_token: Segments
     bos: Segments  # one segment: the BOS positions
+    unigrams: Ngrams
+    bigrams: Ngrams
+    trigrams: Ngrams
 
     @property
     def corpus(self) -> CorpusCounts:
         """Counts of the corpus itself."""
-        return CorpusCounts(self.by_place.sizes.reshape(self.domains, -1), self.by_token.sizes)
+        return CorpusCounts(self.by_place.sizes.reshape(-1, self.counted.shape[1]), self.unigrams.occurrences)
 
 
 def index(
@@ -97,45 +136,44 @@ def index(
     bos_id: int,
     vocabulary: int,
 ) -> Index:
-    """Order the corpus by place within domain and by token."""
+    """Order the corpus by place within domain and by n-gram."""
     counted = ids != bos_id
     rows = counted.ravel()
     places = domain[:, None].astype(np.int64) * ids.shape[1] + np.arange(ids.shape[1])
     return Index(
-        counted=counted,
-        domains=domains,
+        ids,
+        counted,
         by_place=segments_of(places.ravel(), rows, domains * ids.shape[1]),
-        by_token=segments_of(ids.ravel(), rows, vocabulary),
         bos=segments_of(np.zeros(ids.size, np.int64), ~rows, 1),
+        unigrams=ngrams(ids, counted, 1, vocabulary),
+        bigrams=ngrams(ids, counted, 2, vocabulary),
+        trigrams=ngrams(ids, counted, 3, vocabulary),
     )
 
 
-def count(firings: Firings, index: Index) -> LayerCounts:
-    """Count one layer: segment sums of its bit matrix under the orders of `index`."""
-    at_place = segment_counts(firings.bits, firings.neurons, index.by_place)
-    offsets, ids, fired = _entries(segment_counts(firings.bits, firings.neurons, index.by_token))
+def count(firings: Firings, index: Index, keep: int | None = 500, kernel: str = "numba") -> LayerCounts:
+    """Count one layer: segment sums of its bit matrix under the orders of `index`.
+
+    Bigram and trigram tables are kept of neurons that need at most `keep` of them to cover 95 % of their firings; None: of all.
+    """
+    bits, neurons = firings.bits, firings.neurons
+    at_place = segment_counts(bits, neurons, index.by_place, kernel)
     return LayerCounts(
-        fired_at=at_place.reshape(index.domains, -1, firings.neurons),
-        fired_bos=segment_counts(firings.bits, firings.neurons, index.bos)[0].astype(np.int64),
+        fired_at=at_place.reshape(-1, index.counted.shape[1], neurons),
+        fired_bos=segment_counts(bits, neurons, index.bos, kernel)[0].astype(np.int64),
         max_pre=firings.max_pre,
         first_fired=firings.first_fired,
-        token_offsets=offsets,
-        token_ids=ids,
-        token_fired=fired,
+        unigrams=_count_ngrams(firings, index.unigrams, None, kernel),
+        bigrams=_count_ngrams(firings, index.bigrams, keep, kernel),
+        trigrams=_count_ngrams(firings, index.trigrams, keep, kernel),
     )
 
 
-def _entries(
-    fired: Int32[np.ndarray, "token neuron"],
-) -> tuple[Int64[np.ndarray, " neuron_and_end"], Int32[np.ndarray, " entry"], Int32[np.ndarray, " entry"]]:
-    """The table without its zeros: offsets, tokens and counts, every neuron's most fired tokens first."""
-    ids, counts, sizes = [], [], [np.zeros(1, np.int64)]
-    for begin in range(0, fired.shape[1], NEURONS_AT_ONCE):
-        some = np.ascontiguousarray(fired[:, begin : begin + NEURONS_AT_ONCE].T)
-        neurons, tokens = np.nonzero(some)
-        found = some[neurons, tokens]
-        order = np.lexsort((tokens, -found, neurons))
-        ids.append(tokens[order].astype(np.int32))
-        counts.append(found[order])
-        sizes.append(np.bincount(neurons, minlength=len(some)))
-    return np.cumsum(np.concatenate(sizes)), np.concatenate(ids), np.concatenate(counts)
+def _count_ngrams(firings: Firings, ngrams: Ngrams, keep: int | None, kernel: str) -> NgramCounts:
+    tallied = tally(firings.bits, firings.neurons, ngrams, kernel)
+    return NgramCounts(tallied, table(firings.bits, kept(tallied, keep), ngrams))
+
+
+def kept(tallied: Tally, keep: int | None) -> Bool[np.ndarray, " neuron"]:
+    """Of which neurons the table is kept. A neuron past the bound can be no detector: `covering` alone says so."""
+    return np.asarray(covering(tallied, KEPT_COVERAGE) <= keep) if keep is not None else np.ones(len(tallied.n_fired), bool)

@@ -1,16 +1,20 @@
 """Pre-activations -> firing bits: one bit matrix [tokens, neurons] a layer, packed along neurons."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8
 from torch import Tensor
 
+from analyze.carry_save import Words
+from analyze.compiling import compiled, on_all_cores, shares
+from analyze.segments import as_words
 from analyze.walk import MicroBatch
 
 UNPACK = 0x0102040810204080  # multiplying eight 0/1 bytes by this collects them, in order, in the top byte
+INTEGERS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 @dataclass
@@ -23,36 +27,115 @@ class Firings:
     first_fired: Int64[np.ndarray, " neuron"]  # index among counted positions, in corpus order; -1: never fired
 
 
+def bytes_for(neurons: int) -> int:
+    """Bytes of a row of bits: whole words of 64 neurons."""
+    return 8 * -(-neurons // 64)
+
+
 def packed(fires: Bool[Tensor, "token neuron"]) -> UInt8[Tensor, "token byte"]:
-    """Pack along neurons, little-endian bits: `numpy.packbits(fires, axis=1, bitorder="little")` where the tensor is."""
-    fires = torch.nn.functional.pad(fires, (0, -fires.shape[1] % 8)).contiguous()
+    """Pack along neurons, little-endian bits, rows of whole 64-bit words: `numpy.packbits` and zeros, where the tensor is."""
+    fires = torch.nn.functional.pad(fires, (0, -fires.shape[1] % 64)).contiguous()
     return ((fires.view(torch.int64) * UNPACK) >> 56).to(torch.uint8)
 
 
-def record(batches: Iterable[MicroBatch], counted: Bool[np.ndarray, "sequence position"], neurons: int) -> Firings:
-    """Record a layer as it is walked. `counted` is false at BOS positions."""
+def record(
+    batches: Iterable[MicroBatch],
+    counted: Bool[np.ndarray, "sequence position"],
+    neurons: int,
+    bits: UInt8[np.ndarray, "token byte"] | None = None,
+    gather: Callable[[UInt8[np.ndarray, "token byte"], Float32[np.ndarray, " neuron"]], None] | None = None,
+) -> Firings:
+    """Record a layer as it is walked, into `bits` if given. `counted` is false at BOS positions.
+
+    `gather` adds what other processes recorded to the bits and the greatest pre-activations.
+    """
     sequences, positions = counted.shape
-    bits = np.empty((sequences * positions, -(-neurons // 8)), np.uint8)
+    bits = np.zeros((sequences * positions, bytes_for(neurons)), np.uint8) if bits is None else bits
     max_pre = np.full(neurons, -np.inf, np.float32)
-    first_fired = np.full(neurons, -1, np.int64)
-    counted_before = np.concatenate([[0], np.cumsum(counted.ravel())])
     for batch in batches:
         rows = slice(batch.first * positions, (batch.first + len(batch.pre)) * positions)
-        pre = batch.pre.flatten(0, 1)
-        fires = pre > 0
-        bits[rows] = packed(fires).cpu().numpy()
-        counts = torch.from_numpy(counted.ravel()[rows]).to(pre.device)
-        fires, pre = fires[counts], pre[counts]
-        if len(pre):
-            np.maximum(max_pre, pre.amax(0).float().cpu().numpy(), out=max_pre)
-            _note_first(first_fired, fires, int(counted_before[rows.start]))
-    return Firings(bits, neurons, max_pre, first_fired)
+        pre = batch.pre.detach().flatten(0, 1)
+        pack = _pack_on_cpu if pre.device.type == "cpu" else _pack_on_gpu
+        np.maximum(max_pre, pack(pre, counted.ravel()[rows], bits[rows]), out=max_pre)
+    if gather is not None:
+        gather(bits, max_pre)
+    return Firings(bits, neurons, max_pre, first_firings(bits, counted, neurons))
 
 
-def _note_first(first_fired: Int64[np.ndarray, " neuron"], fires: Bool[Tensor, "token neuron"], before: int) -> None:
-    new = (first_fired < 0) & fires.any(0).cpu().numpy()
-    if new.any():
-        first_fired[new] = before + fires[:, torch.from_numpy(new).to(fires.device)].cpu().numpy().argmax(0)
+def _pack_on_gpu(
+    pre: Float[Tensor, "token neuron"], counted: Bool[np.ndarray, " token"], bits: UInt8[np.ndarray, "token byte"]
+) -> Float32[np.ndarray, " neuron"]:
+    bits[:] = packed(pre > 0).cpu().numpy()
+    leave_out = torch.from_numpy(~counted).to(pre.device)
+    return np.asarray(pre.masked_fill(leave_out[:, None], -torch.inf).amax(0).float().cpu().numpy())
+
+
+def _pack_on_cpu(
+    pre: Float[Tensor, "token neuron"], counted: Bool[np.ndarray, " token"], bits: UInt8[np.ndarray, "token byte"]
+) -> Float32[np.ndarray, " neuron"]:
+    """One pass over the pre-activations, which are too many for a cache; they are read as integers, which order like floats."""
+    kind = INTEGERS[pre.dtype]
+    values = pre.contiguous().view(kind).numpy()
+    tasks = [(values, counted, bits, a, b) for a, b in shares(np.ones(len(values)))]
+    keys = torch.from_numpy(np.max(on_all_cores(_pack, tasks), axis=0))
+    found = torch.where(keys < 0, keys ^ torch.iinfo(kind).max, keys).view(pre.dtype).float().numpy()
+    return found if counted.any() else np.full(len(found), -np.inf, np.float32)
+
+
+@compiled
+def _pack(
+    values: Int[np.ndarray, "token neuron"], counted: Bool[np.ndarray, " token"], bits: UInt8[np.ndarray, "token byte"],
+    first: int, last: int,
+) -> Int[np.ndarray, " neuron"]:  # fmt: skip
+    """Write the bits of rows `first` to `last`; of counted ones, returns every neuron's greatest key.
+
+    A float read as an integer has the right sign; of two negative ones the greater integer is the lesser float, so all bits but
+    the sign are flipped there.
+    """
+    neurons = values.shape[1]
+    flags = np.zeros(8 * bits.shape[1], np.uint8)
+    eights = flags.view(np.uint64)
+    greatest = np.empty(neurons, values.dtype)
+    greatest[:] = np.iinfo(values.dtype).min
+    flip = np.iinfo(values.dtype).max
+    for row in range(first, last):
+        for n in range(neurons):
+            flags[n] = values[row, n] > 0
+        for b in range(bits.shape[1]):
+            bits[row, b] = (eights[b] * np.uint64(UNPACK)) >> np.uint64(56)
+        if counted[row]:
+            for n in range(neurons):
+                value = values[row, n]
+                key = value ^ flip if value < 0 else value
+                greatest[n] = key if key > greatest[n] else greatest[n]
+    return greatest
+
+
+def first_firings(
+    bits: UInt8[np.ndarray, "token byte"], counted: Bool[np.ndarray, "sequence position"], neurons: int
+) -> Int64[np.ndarray, " neuron"]:
+    """Index, among counted positions in corpus order, of every neuron's first firing; -1 if there is none."""
+    return _first_firings(as_words(bits), counted.ravel())[:neurons]
+
+
+@compiled
+def _first_firings(words: Words, counted: Bool[np.ndarray, " token"]) -> Int64[np.ndarray, " neuron"]:
+    seen = np.zeros(words.shape[1], np.uint64)
+    found = np.full(64 * words.shape[1], -1)
+    index = 0
+    for row in range(words.shape[0]):
+        if counted[row]:
+            any_new = np.uint64(0)
+            for w in range(words.shape[1]):
+                any_new |= words[row, w] & ~seen[w]
+            if any_new:
+                for w in range(words.shape[1]):
+                    for n in range(64):
+                        if ((words[row, w] & ~seen[w]) >> np.uint64(n)) & np.uint64(1):
+                            found[64 * w + n] = index
+                    seen[w] |= words[row, w]
+            index += 1
+    return found
 
 
 def preactivations_as_batches(pre: Float[Tensor, "sequence position neuron"], micro: int) -> Iterable[MicroBatch]:

@@ -6,18 +6,23 @@ import polars as pl
 
 from analyze.positions import TYPES
 
-UNIGRAM_BUCKETS = (0, 5, 10, 20, 50, 200, 1000, 2000)  # a bucket is over one and up to the next; the last has no end
+BUCKETS = {  # a bucket is over one and up to the next; the last has no end
+    "unigrams": (0, 5, 10, 20, 50, 200, 1000, 2000),
+    "bigrams": (0, 50, 100, 200, 500, 1000, 2000, 5000),
+    "trigrams": (0, 50, 100, 200, 500, 1000, 5000, 20000),
+}
+DETECTED = {1: "token", 2: "bigram", 3: "trigram"}
 
 
-def layer_table(neurons: pl.DataFrame) -> pl.DataFrame:
-    """Summarise the neurons of every layer present."""
+def layer_table(neurons: pl.DataFrame, ngrams: pl.DataFrame) -> pl.DataFrame:
+    """Summarise the neurons of every layer present, and the n-grams that they detect."""
     rows = neurons.group_by("layer", maintain_order=True).agg(
         pl.len().alias("neurons"),
         pl.col("dead").sum(),
         pl.col("dead").mean().alias("dead_share"),
         pl.col("frequency").filter(~pl.col("dead")).mean().alias("mean_frequency_alive"),
-        pl.col("token_detector").sum().alias("token_detectors"),
-        *_buckets("unigrams_95", "unigrams", UNIGRAM_BUCKETS),
+        *(pl.col(f"{name}_detector").sum().alias(f"{name}_detectors") for name in DETECTED.values()),
+        *(bucket for name, bounds in BUCKETS.items() for bucket in _buckets(f"{name}_95", name, bounds)),
         pl.col("position_type").count().alias("positional"),
         *(
             ((pl.col("position_type") == kind) & (pl.col("position_strong") == strong)).sum().alias(f"positional_{kind}_{word}")
@@ -25,7 +30,9 @@ def layer_table(neurons: pl.DataFrame) -> pl.DataFrame:
             for strong, word in ((True, "strong"), (False, "weak"))
         ),
     )
-    return rows.join(detected_over_layers(neurons), on="layer", maintain_order="left")
+    for n in DETECTED:
+        rows = rows.join(detected_over_layers(rows["layer"], ngrams, n), on="layer", maintain_order="left")
+    return rows
 
 
 def _buckets(column: str, name: str, bounds: tuple[int, ...]) -> list[pl.Expr]:
@@ -37,15 +44,16 @@ def _buckets(column: str, name: str, bounds: tuple[int, ...]) -> list[pl.Expr]:
     return [inside.sum().alias(label) for inside, label in within]
 
 
-def detected_over_layers(neurons: pl.DataFrame) -> pl.DataFrame:
-    """Distinct detected tokens in each layer, cumulatively, in no layer below, and not in the layer before (Figures 3b and 4)."""
-    below: set[int] = set()
-    before: set[int] = set()
+def detected_over_layers(layers: pl.Series, ngrams: pl.DataFrame, n: int) -> pl.DataFrame:
+    """Distinct detected n-grams in each layer, cumulatively, in no layer below, and not in the layer before (Figures 3b, 4, 14, 15)."""
+    below: set[tuple[int, ...]] = set()
+    before: set[tuple[int, ...]] = set()
     rows = []
-    for (layer,), table in neurons.group_by("layer", maintain_order=True):
-        found = set(table["detected_tokens"].explode(empty_as_null=False, keep_nulls=False).to_list())
+    for layer in layers.to_list():
+        of_layer = ngrams.filter((pl.col("layer") == layer) & (pl.col("n") == n))
+        found = set(map(tuple, of_layer["ids"].to_list()))
         rows.append((layer, len(found), len(below | found), len(found - below), len(found - before)))
         below |= found
         before = found
-    names = ("layer", "detected_tokens", "detected_tokens_cumulative", "detected_tokens_new", "detected_tokens_new_vs_previous")
-    return pl.DataFrame(rows, schema={name: pl.Int32 if name == "layer" else pl.UInt32 for name in names}, orient="row")
+    names = [f"detected_{DETECTED[n]}s{part}" for part in ("", "_cumulative", "_new", "_new_vs_previous")]
+    return pl.DataFrame(rows, schema={"layer": pl.Int32} | dict.fromkeys(names, pl.UInt32), orient="row")

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Int
 
 from analyze.config import Thresholds
 from analyze.counts import CorpusCounts, LayerCounts
-from analyze.detectors import token_detectors
+from analyze.detectors import LayerDetectors
 from analyze.positions import TYPES, corrected, last_position, position_information, position_types
 
 SCHEMA: dict[str, pl.DataType] = {
@@ -23,6 +23,14 @@ SCHEMA: dict[str, pl.DataType] = {
     "token_detector": pl.Boolean(),
     "detected_tokens": pl.List(pl.Int32()),
     "token_support": pl.Float64(),
+    "bigrams_95": pl.Int64(),
+    "bigram_detector": pl.Boolean(),
+    "n_detected_bigrams": pl.Int64(),
+    "bigram_support": pl.Float64(),
+    "trigrams_95": pl.Int64(),
+    "trigram_detector": pl.Boolean(),
+    "n_detected_trigrams": pl.Int64(),
+    "trigram_support": pl.Float64(),
     "position_mi": pl.Float64(),
     "position_mi_corrected": pl.Float64(),
     "position_type": pl.String(),
@@ -32,11 +40,13 @@ SCHEMA: dict[str, pl.DataType] = {
 }
 
 
-def neuron_table(layer: int, counts: LayerCounts, corpus: CorpusCounts, thresholds: Thresholds) -> pl.DataFrame:
+def neuron_table(
+    layer: int, counts: LayerCounts, corpus: CorpusCounts, found: LayerDetectors, thresholds: Thresholds
+) -> pl.DataFrame:
     """The rows of one layer; `SCHEMA` names the columns, docs/definitions.md says what each means."""
     n_fired, n_tokens = counts.n_fired, corpus.n_tokens
     dead = n_fired == 0
-    tokens = token_detectors(counts, corpus, thresholds)
+    tokens, bigrams, trigrams = found.unigrams, found.bigrams, found.trigrams
     fired, seen = counts.fired_at.sum(0, dtype=np.int64), corpus.seen_at.sum(0)
     information = position_information(fired, seen)
     unbiased = corrected(information, seen)
@@ -55,8 +65,16 @@ def neuron_table(layer: int, counts: LayerCounts, corpus: CorpusCounts, threshol
             "dead": dead,
             "unigrams_95": tokens.covering,
             "token_detector": tokens.detector,
-            "detected_tokens": tokens.detected,
+            "detected_tokens": tokens.detected.lists(len(n_fired)),
             "token_support": tokens.support,
+            "bigrams_95": bigrams.covering,
+            "bigram_detector": bigrams.detector,
+            "n_detected_bigrams": bigrams.detected.per_neuron(len(n_fired)),
+            "bigram_support": bigrams.support,
+            "trigrams_95": trigrams.covering,
+            "trigram_detector": trigrams.detector,
+            "n_detected_trigrams": trigrams.detected.per_neuron(len(n_fired)),
+            "trigram_support": trigrams.support,
             "position_mi": information,
             "position_mi_corrected": unbiased,
             "position_type": kind,
@@ -83,14 +101,9 @@ def _positional(
 
 
 def _type(thresholds: Thresholds) -> pl.Expr:
-    """The first that holds of dead, token, positional; else other."""
-    return (
-        pl.when(pl.col("dead"))
-        .then(pl.lit("dead"))
-        .when(pl.col("token_detector") & (pl.col("token_support") >= thresholds.support))
-        .then(pl.lit("token"))
-        .when(pl.col("position_type").is_not_null())
-        .then(pl.lit("positional"))
-        .otherwise(pl.lit("other"))
-        .alias("type")
-    )
+    """The first that holds of dead, token, bigram, trigram, positional; else other."""
+    kind = pl.when(pl.col("dead")).then(pl.lit("dead"))
+    for name in ("token", "bigram", "trigram"):
+        supported = pl.col(f"{name}_support") >= thresholds.support
+        kind = kind.when(pl.col(f"{name}_detector") & supported).then(pl.lit(name))  # type: ignore[assignment]
+    return kind.when(pl.col("position_type").is_not_null()).then(pl.lit("positional")).otherwise(pl.lit("other")).alias("type")

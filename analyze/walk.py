@@ -27,9 +27,18 @@ class ResidualStream:
     """
 
     @torch.no_grad()
-    def __init__(self, ends: Decoder, ids: Int[Tensor, "sequence position"], micro: int, device: torch.device) -> None:
-        self.sequences, self.micro, self.device = len(ids), micro, device
-        ids = torch.cat([ids, ids[:1].expand(-len(ids) % micro, -1)])
+    def __init__(
+        self,
+        ends: Decoder,
+        ids: Int[Tensor, "sequence position"],
+        micro: int,
+        device: torch.device,
+        batches: range | None = None,  # the micro-batches that this process walks; None: all
+    ) -> None:
+        batches = range(-(-len(ids) // micro)) if batches is None else batches
+        self.first, self.micro, self.device = batches.start * micro, micro, device
+        self.sequences = len(ids) - self.first
+        ids = torch.cat([ids, ids[:1].expand(-len(ids) % micro, -1)])[self.first : batches.stop * micro]
         ends = ends.to(device)
         first = ends.embed(ids[:micro].to(device))
         self.stream = torch.empty(len(ids), *first.shape[1:], dtype=first.dtype)
@@ -45,7 +54,7 @@ class ResidualStream:
         block = block.to(self.device)
         for begin in range(0, len(self.stream), self.micro):
             pre = self._moved(block, slice(begin, begin + self.micro), layer)
-            yield MicroBatch(begin, pre[: self.sequences - begin])
+            yield MicroBatch(self.first + begin, pre[: self.sequences - begin])
 
     @torch.inference_mode()
     def _moved(self, block: Block, rows: slice, layer: int) -> Float[Tensor, "sequence position neuron"]:
@@ -54,8 +63,9 @@ class ResidualStream:
         self.stream[rows] = x
         finite = torch.isfinite(x).flatten(1).all(1)
         if not finite.all():
-            bad = rows.start + int((~finite).nonzero()[0])
+            bad = self.first + rows.start + int((~finite).nonzero()[0])
             raise UserError(
                 f"Layer {layer} gives values that are not finite in sequence {bad}; try dtype=float32, or check the weights."
             )
+        assert isinstance(pre, Tensor)
         return pre

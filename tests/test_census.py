@@ -17,12 +17,16 @@ from analyze.census import CensusTask, dead_bound, take
 from errors import UserError
 from models.checkpoint import open_checkpoint
 
-INTEGERS = ("n_tokens", "n_fired", "n_fired_bos", "first_fired", "unigrams_95", "last_position_95")
-SAME = (*INTEGERS, "dead", "token_detector", "detected_tokens", "position_type")
-CLOSE = ("frequency", "max_pre", "token_support", "position_mi", "position_mi_corrected")
+INTEGERS = ("n_tokens", "n_fired", "n_fired_bos", "first_fired", "unigrams_95", "bigrams_95", "trigrams_95", "last_position_95",
+            "n_detected_bigrams", "n_detected_trigrams")  # fmt: skip
+SAME = (*INTEGERS, "dead", "token_detector", "bigram_detector", "trigram_detector", "detected_tokens", "position_type", "type")
+CLOSE = ("frequency", "max_pre", "token_support", "bigram_support", "trigram_support", "position_mi", "position_mi_corrected")
 LAYER_COUNTS = {"dead": "dead", "token_detectors": "token_detectors", "detected_tokens": "detected_tokens",
                 "detected_tokens_cumulative": "detected_tokens_cumulative", "detected_tokens_new": "detected_tokens_new_overall",
-                "detected_tokens_new_vs_previous": "detected_tokens_new_vs_previous"}  # fmt: skip
+                "detected_tokens_new_vs_previous": "detected_tokens_new_vs_previous", "trigram_detectors": "trigram_detectors",
+                "detected_trigrams": "detected_trigrams", "detected_trigrams_cumulative": "detected_trigrams_cumulative",
+                "detected_trigrams_new": "detected_trigrams_new_overall",
+                "detected_trigrams_new_vs_previous": "detected_trigrams_new_vs_previous"}  # fmt: skip
 
 
 def taken(folder: Path, ids: np.ndarray, out: str = "out", **settings: Any) -> Path:
@@ -79,15 +83,22 @@ def test_every_number_is_that_of_a_plain_loop(make: Any, tmp_path: Path) -> None
             assert row[name] == expected[name], name
         for name in CLOSE:
             assert row[name] == pytest.approx(float(expected[name]), abs=1e-5), name
-        if expected["type"] not in ("bigram", "trigram"):
-            assert row["type"] == expected["type"]
+    listed = [
+        (layer, row["neuron"], n, list(gram), fires, occurs)
+        for layer, rows in enumerate(layers)
+        for n, name in enumerate(("unigrams", "bigrams", "trigrams"), start=1)
+        for row in rows
+        for gram, fires, occurs in row[f"detected_{name}"]
+    ]
+    assert pl.read_parquet(out / "ngrams.parquet").rows() == listed
     found = table["type"].unique().to_list()
     assert make is tiny.random_model or {"dead", "token"} <= set(found), found
     for row, expected in zip(
         pl.read_parquet(out / "layers.parquet").iter_rows(named=True), oracle.layer_rows(layers), strict=True
     ):
         assert {name: row[name] for name in LAYER_COUNTS} == {name: expected[theirs] for name, theirs in LAYER_COUNTS.items()}
-        assert [row[name] for name in row if name.startswith("unigrams_")] == expected["unigrams_buckets"]
+        for name in ("unigrams", "bigrams", "trigrams"):
+            assert [row[column] for column in row if column.startswith(f"{name}_")] == expected[f"{name}_buckets"]
         assert row["mean_frequency_alive"] == pytest.approx(float(expected["mean_frequency_alive"]))
 
 
@@ -95,7 +106,7 @@ def test_once_twice_and_restarted_after_each_layer_are_the_same_bytes(tmp_path: 
     ids = tiny.random_ids()
     tiny.saved(tmp_path / "model", tiny.random_model())
     whole = counts(taken(tmp_path, ids))
-    assert len(whole) == 1 + 3
+    assert len(whole) == 2 + 3
     assert counts(taken(tmp_path, ids, "again")) == whole
     for layer in (0, 1, 2):
         taken(tmp_path, ids, "restarted", layers=str(layer))
@@ -115,7 +126,7 @@ def test_a_kill_in_the_middle_of_a_layer_loses_that_layer_only(tmp_path: Path, m
         killed.setattr("analyze.census.count", _killed_at_the_second(killed))
         with pytest.raises(KeyboardInterrupt):
             taken(tmp_path, ids, "killed")
-    assert len(counts(tmp_path / "killed")) == 1 + 1
+    assert len(counts(tmp_path / "killed")) == 2 + 1
     assert counts(taken(tmp_path, ids, "killed")) == whole
 
 
@@ -173,7 +184,7 @@ def test_domains_add_up_to_the_whole(tmp_path: Path) -> None:
     out = taken(tmp_path, ids)
     corpus, layer = load_file(out / "corpus.safetensors"), load_file(out / "layers" / "layer_001.safetensors")
     assert corpus["seen_at"].sum() == corpus["token_occurrences"].sum() == (ids != 2).sum()
-    assert layer["fired_at"].sum() == layer["token_fired"].sum()
+    assert layer["fired_at"].sum() == layer["unigrams.table.fired"].sum()
     assert (layer["fired_at"] <= corpus["seen_at"][:, :, None]).all()
 
 

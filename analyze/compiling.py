@@ -1,0 +1,41 @@
+"""How kernels become machine code, and how they use all cores."""
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
+TASKS_PER_CORE = 4  # so that a core that was held up does not hold up the others
+
+
+def compiled(kernel: F) -> F:
+    """Compile with numba, once per machine (kept in `__pycache__`). Kernels run without the interpreter's lock."""
+    plain = inspect.unwrap(kernel)  # tests wrap every function with a check of shapes
+    return cast(F, numba.njit(nogil=True, cache=True)(plain))
+
+
+def on_all_cores(work: Callable[..., R], tasks: Sequence[tuple[Any, ...]]) -> list[R]:
+    """Do every task, as many at once as torch uses cores; results in the order of tasks."""
+    if len(tasks) < 2 or torch.get_num_threads() < 2:
+        return [work(*task) for task in tasks]
+    with ThreadPoolExecutor(torch.get_num_threads()) as cores:
+        return list(cores.map(lambda task: work(*task), tasks))
+
+
+def shares(weights: ArrayLike, most: int | None = None) -> list[tuple[int, int]]:
+    """Cut `range(len(weights))` into neighbouring shares of about equal weight, some per core."""
+    ends = np.cumsum(weights)
+    if not len(ends):
+        return []
+    pieces = min(most or TASKS_PER_CORE * torch.get_num_threads(), len(ends))
+    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, pieces) / pieces, side="right")
+    bounds = np.unique(np.concatenate([[0], cuts, [len(ends)]])).tolist()
+    return list(itertools.pairwise(bounds))

@@ -1,0 +1,168 @@
+"""Firing bits -> tallies: of every neuron, how many n-grams it fires on how often. Answers any threshold, for a few numbers a neuron.
+
+An n-gram that occurs up to `RARE` times has a cell for each pair (occurrences, firings). One that occurs more often is counted
+twice: by firings (below `MANY` in a histogram, else in a list), and by the share of its occurrences at which the neuron fires.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, Int32, Int64, UInt8, UInt64
+
+from analyze.carry_save import Planes, Words, add_plane, add_rows, planes_for, spill
+from analyze.compiling import compiled, on_all_cores, shares
+from analyze.ngrams import RARE, Ngrams
+from analyze.segments import as_words, counts_in_chunks
+
+MANY = 256
+CELLS = RARE * (RARE + 1) // 2
+BLOCK = 6  # planes of counters that are spilled every 63 n-grams
+
+
+@dataclass
+class Tally:
+    """How many n-grams of one n every neuron fires on, and how often."""
+
+    rare: Int32[np.ndarray, "cell neuron"]  # n-grams that occur o times and make it fire f times stand in cell(o, f)
+    common: Int32[np.ndarray, "firings neuron"]  # common n-grams on which it fires so often, below MANY
+    many_offsets: Int64[np.ndarray, " neuron_and_end"]
+    many: Int32[np.ndarray, " entry"]  # firings on each of its other common n-grams, ascending
+    levels: Int64[np.ndarray, "percent neuron"]  # firings on common n-grams at which it fires (rounded down) so many percent
+
+    @property
+    def n_fired(self) -> Int64[np.ndarray, " neuron"]:
+        """Firings on all n-grams."""
+        total: Int64[np.ndarray, " neuron"] = self.levels.sum(0) + (FIRED[:, None] * self.rare).sum(0)
+        return total
+
+    @property
+    def distinct(self) -> Int64[np.ndarray, " neuron"]:
+        """N-grams on which it ever fires."""
+        return np.asarray(self.rare.sum(0, dtype=np.int64) + self.common.sum(0, dtype=np.int64) + np.diff(self.many_offsets))
+
+
+OCCURS = np.repeat(np.arange(1, RARE + 1), np.arange(1, RARE + 1))  # by cell
+FIRED: np.ndarray = np.concatenate([np.arange(1, o + 1) for o in range(1, RARE + 1)])  # by cell
+
+
+def cell(occurs: Int[np.ndarray, " ngram"], fired: Int[np.ndarray, " ngram"]) -> Int[np.ndarray, " ngram"]:
+    """The row of `rare` for n-grams that occur, and make a neuron fire, so often."""
+    return np.asarray(occurs * (occurs - 1) // 2 + fired - 1)
+
+
+def tally(bits: UInt8[np.ndarray, "token byte"], neurons: int, ngrams: Ngrams, kernel: str = "numba") -> Tally:
+    """Tally every neuron of a layer over one kind of n-grams."""
+    words = as_words(bits)
+    width = 64 * words.shape[1]
+    rare = np.zeros((CELLS, width), np.int32)
+    for size, rows in enumerate(ngrams.rare, start=1):
+        first = size * (size - 1) // 2
+        tasks = [(words, rows[a:b]) for a, b in shares(np.ones(len(rows)))] if len(rows) > 500 else [(words, rows)]
+        for found in on_all_cores(_tally_rare, tasks):
+            rare[first : first + size] += found
+    common, levels = np.zeros((neurons, MANY), np.int32), np.zeros((neurons, 101), np.int64)
+    owners, many = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    sizes = ngrams.common.sizes
+    for begin, counts in counts_in_chunks(bits, neurons, ngrams.common, kernel):
+        occurs = sizes[begin : begin + len(counts)]
+        on_all_cores(_tally_common, [(counts, occurs, common, levels, a, b) for a, b in shares(np.ones(neurons))])
+        where, neuron = np.nonzero(counts[occurs >= MANY] >= MANY)
+        owners.append(neuron)
+        many.append(counts[occurs >= MANY][where, neuron])
+    owner, fired = np.concatenate(owners), np.concatenate(many)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=neurons))])
+    ascending = fired[np.lexsort((fired, owner))]
+    return Tally(rare[:, :neurons].copy(), np.ascontiguousarray(common.T), offsets, ascending, np.ascontiguousarray(levels.T))
+
+
+@compiled
+def _tally_rare(words: Words, rows: Int64[np.ndarray, "ngram occurrence"]) -> Int32[np.ndarray, "firings neuron"]:
+    """Of n-grams that occur equally often: on how many does each neuron fire once, twice, ... ."""
+    size, width = rows.shape[1], words.shape[1]
+    depth = planes_for(size)
+    planes, carry = np.empty((depth, width), np.uint64), np.empty(width, np.uint64)
+    counters = np.zeros((size, BLOCK, width), np.uint64)
+    found = np.zeros((size, 64 * width), np.int32)
+    for g in range(rows.shape[0]):
+        planes[:] = 0
+        add_rows(words, rows[g], 0, size, planes, carry)
+        for fired in range(1, size + 1):
+            equal_to(planes, fired, carry)
+            add_plane(counters[fired - 1], carry)
+        if (g + 1) % (2**BLOCK - 1) == 0 or g + 1 == rows.shape[0]:
+            for fired in range(size):
+                spill(counters[fired], found[fired])
+            counters[:] = 0
+    return found
+
+
+@compiled
+def equal_to(planes: Planes, value: int, which: UInt64[np.ndarray, " word"]) -> None:
+    """Set the bits of neurons whose bit-sliced count is `value`."""
+    which[:] = ~np.uint64(0)
+    for d in range(planes.shape[0]):
+        differs = ~np.uint64(0) if not (value >> d) & 1 else np.uint64(0)
+        for w in range(planes.shape[1]):
+            which[w] &= planes[d, w] ^ differs
+
+
+@compiled
+def _tally_common(
+    counts: Int32[np.ndarray, "ngram neuron"], occurs: Int64[np.ndarray, " ngram"],
+    common: Int32[np.ndarray, "neuron firings"], levels: Int64[np.ndarray, "neuron percent"], first: int, last: int,
+) -> None:  # fmt: skip
+    for g in range(counts.shape[0]):
+        size = occurs[g]
+        for neuron in range(first, last):
+            fired = np.int64(counts[g, neuron])
+            if fired:
+                levels[neuron, 100 * fired // size] += fired
+                if fired < MANY:
+                    common[neuron, fired] += 1
+
+
+def covering(tally: Tally, coverage: int) -> Int64[np.ndarray, " neuron"]:
+    """k_n: the least number of n-grams that together make up `coverage` percent of a neuron's firings; 0 for a dead neuron."""
+    total = tally.n_fired
+    n_many, covered_many = _covering_of_many(tally, coverage * total)
+    histogram = tally.common.astype(np.int64)
+    for fired in range(1, RARE + 1):
+        histogram[fired] += tally.rare[fired == FIRED].sum(0)
+    value = np.arange(MANY)[:, None]
+    covered = covered_many + np.cumsum((histogram * value)[::-1], axis=0)[::-1]  # by n-grams with at least this many firings
+    number = np.cumsum(histogram[::-1], axis=0)[::-1]
+    last = np.maximum(0, (100 * covered >= coverage * total).sum(0) - 1)  # the greatest such value, if the list was not enough
+    here = np.take_along_axis(histogram, last[None], 0)[0]
+    above = np.take_along_axis(covered, last[None], 0)[0] - here * last
+    fewer = np.take_along_axis(number, last[None], 0)[0] - here
+    needed = -(-(coverage * total - 100 * above) // (100 * np.maximum(1, last)))
+    by_list = (100 * covered_many >= coverage * total) & (total > 0)
+    k = np.where(by_list, n_many, np.diff(tally.many_offsets) + fewer + needed)
+    return np.where(total > 0, k, 0)
+
+
+def _covering_of_many(
+    tally: Tally, asked: Int64[np.ndarray, " neuron"]
+) -> tuple[Int64[np.ndarray, " neuron"], Int64[np.ndarray, " neuron"]]:
+    """How many entries of its list, greatest first, a neuron needs if they are enough; and all firings of its list."""
+    sums = np.concatenate([[0], np.cumsum(tally.many, dtype=np.int64)])
+    starts, ends = sums[tally.many_offsets[:-1]], sums[tally.many_offsets[1:]]
+    owner = np.repeat(np.arange(len(starts)), np.diff(tally.many_offsets))
+    before = ends[owner] - sums[1:]  # by the greater entries of the same neuron
+    needed = np.bincount(owner, weights=100 * before < asked[owner], minlength=len(starts)).astype(np.int64)
+    return needed, ends - starts
+
+
+def on_detected(
+    tally: Tally, detection: int, min_occurrences: int, support_occurrences: int
+) -> tuple[Int64[np.ndarray, " neuron"], Int64[np.ndarray, " neuron"]]:
+    """Firings on n-grams at which a neuron fires `detection` percent of the times they occur; and on those that occur often enough.
+
+    Both kinds of occurrences must be at most `RARE + 1`.
+    """
+    assert max(min_occurrences, support_occurrences) <= RARE + 1
+    detects = (detection * OCCURS <= 100 * FIRED) & (min_occurrences <= OCCURS)
+    common = tally.levels[detection:].sum(0)
+    often = detects & (support_occurrences <= OCCURS)
+    firings = FIRED[:, None] * tally.rare
+    return common + firings[detects].sum(0), common + firings[often].sum(0)
