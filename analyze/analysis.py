@@ -64,15 +64,21 @@ def census_of(checkpoint: Checkpoint, config: AnalyzeConfig, out: Path, console:
     """Take one census and write its figures and its page."""
     sequences = sequences_for(checkpoint, config)
     take(CensusTask(checkpoint, sequences, out, config), console)
-    census = open_census(out)
-    figures = census_figures(census)
-    files = write_figures(figures, out / "figures")
-    write_whole(out / "report.html", census_page(census, figures))
+    census, files = draw(out)
     _mirror(census, config, files, console)
     dead, token, positional = (census.layers[column].sum() for column in ("dead", "token_detectors", "positional"))
     found = f"{len(census.neurons):,} neurons: {dead:,} dead, {token:,} token detectors, {positional:,} positional"
     console.print(f"{census.title}: {found}  ->  {out}", markup=False, highlight=False, soft_wrap=True)
     return census
+
+
+def draw(out: Path) -> tuple[Census, list[Path]]:
+    """Write the figures and the page of a census folder."""
+    census = open_census(out)
+    figures = census_figures(census)
+    files = write_figures(figures, out / "figures")
+    write_whole(out / "report.html", census_page(census, figures))
+    return census, files
 
 
 def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig) -> Sequences:
@@ -81,7 +87,12 @@ def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig) -> Sequences:
     context = config.context or positions
     if context > positions:
         raise UserError(f"context={context} is longer than the {positions} positions of {checkpoint.path}.")
+    ranks = joined()
+    if not ranks.first:
+        ranks.told(None)  # the first one prepares the corpus, and says so
     sequences = census_sequences(config.corpus, config.tokens, context, checkpoint.tokenizer, split=config.split, bos=config.bos)
+    if ranks.first:
+        ranks.told(None)
     check_against_model(sequences, checkpoint.config.vocab_size, positions)
     return sequences
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 
-from analyze.config import AnalyzeConfig
+from analyze.config import AnalyzeConfig, Thresholds
 from analyze.counts import CorpusCounts, Index, LayerCounts, Stored, about_file, count, index
 from analyze.detectors import layer_detectors
 from analyze.firings import bytes_for, record
@@ -97,7 +97,7 @@ def take(task: CensusTask, console: Console) -> None:
     missing = ranks.told([layer for layer in chosen if not task.counts_of(layer).exists()])
     seconds = dict(_count_layers(task, missing, rows, ranks, console)) if missing else {}
     if ranks.first:
-        write_tables(task, rows)
+        write_tables(task.out, rows, task.config.thresholds)
         _write_meta(task, rows.corpus, seconds, time.time() - begun)
 
 
@@ -186,19 +186,18 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def write_tables(task: CensusTask, rows: Index) -> None:
+def write_tables(out: Path, rows: Index, thresholds: Thresholds) -> None:
     """Compute neurons.parquet, ngrams.parquet and layers.parquet from the stored counts of every finished layer."""
-    thresholds, corpus = task.config.thresholds, rows.corpus
-    finished = [layer for layer in range(task.checkpoint.config.layers) if task.counts_of(layer).exists()]
+    corpus = rows.corpus
     of_neurons, of_ngrams = [], []
-    for layer in finished:
-        counts = LayerCounts.load(task.counts_of(layer))
+    for file in sorted((out / "layers").glob("layer_*.safetensors")):
+        layer, counts = int(file.stem.removeprefix("layer_")), LayerCounts.load(file)
         found = layer_detectors(counts, rows, thresholds)
         of_neurons.append(neuron_table(layer, counts, corpus, found, thresholds))
         of_ngrams.append(ngram_table(layer, found, rows))
     neurons, ngrams = pl.concat(of_neurons), pl.concat(of_ngrams)
     for name, table in (("neurons", neurons), ("ngrams", ngrams), ("layers", layer_table(neurons, ngrams))):
-        write_table(task.out / f"{name}.parquet", table)
+        write_table(out / f"{name}.parquet", table)
 
 
 def dead_bound(n_tokens: int) -> float:

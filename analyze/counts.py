@@ -116,6 +116,7 @@ class Index(Stored):
     """The corpus in the orders that counting needs, made once and used for every layer."""
 
     ids: Int32[np.ndarray, "sequence position"]
+    domain: UInt8[np.ndarray, " sequence"]
     counted: Bool[np.ndarray, "sequence position"]
     by_place: Segments  # segment `domain * positions + position`
     bos: Segments  # one segment: the BOS positions
@@ -142,6 +143,7 @@ def index(
     places = domain[:, None].astype(np.int64) * ids.shape[1] + np.arange(ids.shape[1])
     return Index(
         ids,
+        domain,
         counted,
         by_place=segments_of(places.ravel(), rows, domains * ids.shape[1]),
         bos=segments_of(np.zeros(ids.size, np.int64), ~rows, 1),

@@ -1,0 +1,96 @@
+"""Add the counts of two censuses of one model, on two shards of a corpus: python scripts/merge_censuses.py A B OUT"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).parents[1])
+
+from analyze.analysis import draw
+from analyze.census import dead_bound, write_tables
+from analyze.config import Thresholds
+from analyze.counts import Index, LayerCounts
+from analyze.merging import merged_counts, merged_index
+from analyze.writing import write_whole
+from corpora.sequences import Sequences
+from errors import UserError, plainly
+
+
+def merge(a: Path, b: Path, out: Path) -> None:
+    """Write the census of both shards' sequences, those of `a` before those of `b` in every domain, into `out`.
+
+    Raises:
+        UserError: they are not censuses of the same model taken in the same way, or a sum would not be exact.
+    """
+    metas = [_meta(folder) for folder in (a, b)]
+    taken = [_comparable(meta) for meta in metas]
+    if differs := [f"{key} ({value}, {taken[1][key]})" for key, value in taken[0].items() if value != taken[1][key]]:
+        raise UserError(f"{a} and {b} differ in {'; '.join(differs)}: only the corpora of two shards may differ.")
+    layers = [sorted(file.name for file in (folder / "layers").glob("*.safetensors")) for folder in (a, b)]
+    if layers[0] != layers[1]:
+        raise UserError(f"{a} and {b} hold different layers; take both censuses of the same ones.")
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty; choose another folder.")
+    ia, ib = (Index.load(folder / "index.safetensors") for folder in (a, b))
+    bos_id, keep = metas[0]["corpus"]["bos_id"], metas[0]["identity"]["keep_ngrams"]
+    whole = merged_index(ia, ib, bos_id)
+    for name in layers[0]:
+        ours, theirs = (LayerCounts.load(folder / "layers" / name) for folder in (a, b))
+        merged_counts(ours, theirs, ia, ib, whole, keep).save(out / "layers" / name)
+    names = [domain["name"] for domain in metas[0]["corpus"]["domains"]]
+    sequences = Sequences(whole.ids, whole.domain, names, bos_id, None, None)
+    vocabulary = len(whole.unigrams.occurrences)
+    whole.save(out / "index.safetensors", {"corpus": sequences.fingerprint, "vocabulary": f"{vocabulary}"})
+    whole.corpus.save(out / "corpus.safetensors")
+    if (a / "tokenizer.json").exists():
+        shutil.copyfile(a / "tokenizer.json", out / "tokenizer.json")
+    write_tables(out, whole, Thresholds(**metas[0]["thresholds"]))
+    write_whole(out / "meta.json", json.dumps(_merged_meta(metas, whole, sequences, [a, b]), indent=2) + "\n")
+    draw(out)
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    if not (folder / "meta.json").is_file():
+        raise UserError(f"{folder} is no census: meta.json is missing.")
+    found: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+    if "corpus" not in found:
+        raise UserError(f"{folder} is no finished census; the command that began it goes on.")
+    return found
+
+
+def _comparable(meta: dict[str, Any]) -> dict[str, Any]:
+    corpus = meta["corpus"]
+    same = {key: value for key, value in meta["identity"].items() if key != "corpus"}
+    return same | {"BOS id": corpus["bos_id"], "domains": [domain["name"] for domain in corpus["domains"]]}
+
+
+def _merged_meta(metas: list[dict[str, Any]], whole: Index, sequences: Sequences, shards: list[Path]) -> dict[str, Any]:
+    n_tokens = whole.corpus.n_tokens
+    domains = [
+        {"name": name, "sequences": int((whole.domain == number).sum())} for number, name in enumerate(sequences.domain_names)
+    ]
+    corpus = {"fingerprint": sequences.fingerprint, "n_tokens": n_tokens, "sequences": len(whole.ids), "domains": domains}
+    return metas[0] | {
+        "identity": metas[0]["identity"] | {"corpus": sequences.fingerprint},
+        "corpus": metas[0]["corpus"] | corpus,
+        "dead_bound": dead_bound(n_tokens),
+        "merged": [str(shard) for shard in shards],
+    }
+
+
+def main() -> None:
+    """Read the arguments and merge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("a", type=Path, help="census folder of the first shard")
+    parser.add_argument("b", type=Path, help="census folder of the second shard")
+    parser.add_argument("out", type=Path, help="new census folder")
+    arguments = parser.parse_args()
+    with plainly():
+        merge(arguments.a, arguments.b, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
