@@ -25,8 +25,36 @@ class Table:
 
 
 def table(bits: UInt8[np.ndarray, "token byte"], kept: Bool[np.ndarray, " neuron"], ngrams: Ngrams) -> Table:
-    """Fill the table in two passes over the bits: one counts entries, one writes them where they belong."""
-    words, segments = as_words(bits), ngrams.segments
+    """Fill the table from the bits of the kept neurons alone, which are drawn together first if they are few."""
+    words = as_words(bits)
+    if not 0 < 4 * kept.sum() < len(kept):
+        return _filled(words, kept, ngrams)
+    few = np.flatnonzero(kept)
+    drawn = np.zeros((len(words), -(-len(few) // 64)), np.uint64)
+    on_all_cores(_draw_together, [(words, few, drawn, a, b) for a, b in shares(np.ones(len(words)))])
+    of_few = _filled(drawn, np.ones(len(few), bool), ngrams)
+    sizes = np.zeros(len(kept), np.int64)
+    sizes[few] = np.diff(of_few.offsets)
+    return Table(kept, np.concatenate([[0], np.cumsum(sizes)]), of_few.ngrams, of_few.fired)
+
+
+@compiled
+def _draw_together(
+    words: Words, few: Int64[np.ndarray, " kept"], drawn: UInt64[np.ndarray, "token drawn"], first: int, last: int
+) -> None:
+    """Bit i of a row of `drawn` is bit `few[i]` of that row of `words`."""
+    for row in range(first, last):
+        for w in range(drawn.shape[1]):
+            together = np.uint64(0)
+            for i in range(64 * w, min(64 * w + 64, len(few))):
+                bit = (words[row, few[i] >> 6] >> np.uint64(few[i] & 63)) & np.uint64(1)
+                together |= bit << np.uint64(i & 63)
+            drawn[row, w] = together
+
+
+def _filled(words: Words, kept: Bool[np.ndarray, " neuron"], ngrams: Ngrams) -> Table:
+    """Two passes over the bits: one counts entries, one writes them where they belong."""
+    segments = ngrams.segments
     mask = np.zeros(8 * words.shape[1], np.uint8)
     mask[: -(-len(kept) // 8)] = np.packbits(kept, bitorder="little")
     keep = mask.view(np.uint64)

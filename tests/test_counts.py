@@ -72,9 +72,9 @@ def planted() -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, str | None]]
     for token, times in ((10, 1000), (11, 20), (12, 20), (13, 20), (14, 20), (15, 20), (16, 20)):
         flat[spots[:times]] = token
         spots = spots[times:]
-    for start in range(24, 8000, 40):  # the trigram 20 21 22, and 22 alone; the bigram 20 21, and 21 after others
+    for start in range(24, 8000, 40):  # the trigram 20 21 22 as often as 21 22 after others
         flat[start : start + 3] = (20, 21, 22)
-        flat[start + 8], flat[start + 11] = 22, 21
+        flat[start + 8 : start + 11] = (101, 21, 22)
     ids[ids == 0] = 100
     at = {token: np.flatnonzero(flat == token) for token in (*range(10, 17), 20, 21, 22)}
     bigram = np.flatnonzero((flat == 21) & (np.roll(flat, 1) == 20))
