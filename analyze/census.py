@@ -6,6 +6,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -104,14 +105,24 @@ def take(task: CensusTask, console: Console) -> None:
 def _index(task: CensusTask, keep: bool) -> Index:
     """The corpus' orders: those beside the counts, else made and, if `keep`, put there with the counts of the corpus."""
     file, s, vocabulary = task.out / "index.safetensors", task.sequences, task.checkpoint.config.vocab_size
-    about = {"corpus": s.fingerprint, "vocabulary": f"{vocabulary}"}
-    if keep and file.exists() and about_file(file) == about:
-        return Index.load(file)
-    made = index(s.ids, s.domains, len(s.domain_names), s.bos_id, vocabulary)
-    if keep:
-        made.corpus.save(task.out / "corpus.safetensors")
-        _store(made, file, about)
-    return made
+    about = {"corpus": f"{s.fingerprint}, {vocabulary} ids"}
+    if not keep:
+        return index(s.ids, s.domains, len(s.domain_names), s.bos_id, vocabulary)
+    _share(file, about)
+    if about_file(file) != about:
+        _store(index(s.ids, s.domains, len(s.domain_names), s.bos_id, vocabulary), file, about)
+    found = Index.load(file)
+    _store(found.corpus, task.out / "corpus.safetensors")
+    return found
+
+
+def _share(file: Path, about: dict[str, str]) -> None:
+    """Give a folder without an index that of a neighbour, of another milestone say, on the same corpus. One file, two names."""
+    for theirs in [] if file.exists() else sorted(file.parent.parent.glob(f"*/{file.name}")):
+        if about_file(theirs) == about:
+            with suppress(OSError):  # a file system without such names: it is made again
+                os.link(theirs, file)
+            return
 
 
 def _claim(task: CensusTask) -> None:

@@ -43,7 +43,7 @@ def merge(a: Path, b: Path, out: Path) -> None:
     names = [domain["name"] for domain in metas[0]["corpus"]["domains"]]
     sequences = Sequences(whole.ids, whole.domain, names, bos_id, None, None)
     vocabulary = len(whole.unigrams.occurrences)
-    whole.save(out / "index.safetensors", {"corpus": sequences.fingerprint, "vocabulary": f"{vocabulary}"})
+    whole.save(out / "index.safetensors", {"corpus": f"{sequences.fingerprint}, {vocabulary} ids"})
     whole.corpus.save(out / "corpus.safetensors")
     if (a / "tokenizer.json").exists():
         shutil.copyfile(a / "tokenizer.json", out / "tokenizer.json")

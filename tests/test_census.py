@@ -113,7 +113,8 @@ def test_once_twice_and_restarted_after_each_layer_are_the_same_bytes(tmp_path: 
     assert counts(tmp_path / "restarted") == whole
 
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "layers").iterdir()}
-    monkeypatch.setattr("models.checkpoint.Checkpoint.block", None)  # finished layers need no weights
+    for weights in ("block", "ends"):
+        monkeypatch.setattr(f"models.checkpoint.Checkpoint.{weights}", None)  # finished layers need no weights
     taken(tmp_path, ids)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "layers").iterdir()} == before
 
@@ -188,13 +189,47 @@ def test_domains_add_up_to_the_whole(tmp_path: Path) -> None:
     assert (layer["fired_at"] <= corpus["seen_at"][:, :, None]).all()
 
 
-def test_other_thresholds_change_tables_and_no_counts(tmp_path: Path) -> None:
+def test_bits_in_a_scratch_file_and_milestones_that_share_an_index_change_nothing(tmp_path: Path) -> None:
+    ids = tiny.random_ids()
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    whole = counts(taken(tmp_path, ids, "one/out"))
+    assert counts(taken(tmp_path, ids, "two/out", bits_memory=0.0, scratch=str(tmp_path / "scratch"))) == whole
+    assert not list((tmp_path / "scratch").iterdir())
+    assert counts(taken(tmp_path, ids, "one/beside")) == whole
+    index, beside = (tmp_path / "one" / name / "index.safetensors" for name in ("out", "beside"))
+    assert index.samefile(beside)
+    assert counts(taken(tmp_path, ids[:5], "one/less")) != whole
+
+
+def test_a_disk_that_is_full_after_a_layer_loses_no_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tiny.random_ids()
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    whole = counts(taken(tmp_path, ids))
+    taken(tmp_path, ids, "full", layers="0")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.posix_fallocate", full)
+        with pytest.raises(UserError, match="Finished layers are kept"):
+            taken(tmp_path, ids, "full", bits_memory=0.0)
+        disk.setattr("analyze.counts.save_file", full)
+        with pytest.raises(UserError, match="finished layers are kept"):
+            taken(tmp_path, ids, "full")
+    assert len(counts(tmp_path / "full")) == 2 + 1 and not list((tmp_path / "full").glob(".*"))
+    assert counts(taken(tmp_path, ids, "full")) == whole
+
+
+def test_other_thresholds_change_tables_and_no_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from analyze.config import Thresholds
 
     tiny.saved(tmp_path / "model", tiny.random_model())
     ids = tiny.random_ids()
     out = taken(tmp_path, ids)
     before, covering = counts(out), pl.read_parquet(out / "neurons.parquet")["unigrams_95"]
+    for weights in ("block", "ends"):
+        monkeypatch.setattr(f"models.checkpoint.Checkpoint.{weights}", None)
     taken(tmp_path, ids, thresholds=Thresholds(coverage=50))
     assert counts(out) == before
     assert (pl.read_parquet(out / "neurons.parquet")["unigrams_95"] < covering).any()
