@@ -5,7 +5,7 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 RUN := .venv/bin/python
 DEMO_OUT := runs/demo
 
-.PHONY: setup demo test format clean
+.PHONY: setup demo test bench format clean
 
 setup: .venv/ready
 
@@ -24,6 +24,9 @@ test: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest -n 2
+
+bench: setup
+	$(RUN) scripts/benchmark.py $(BENCH_ARGS)
 
 format: setup
 	$(RUN) -m ruff check --fix .
