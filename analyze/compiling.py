@@ -24,10 +24,14 @@ def compiled(kernel: F) -> F:
 
 def on_all_cores(work: Callable[..., R], tasks: Sequence[tuple[Any, ...]]) -> list[R]:
     """Do every task, as many at once as torch uses cores; results in the order of tasks."""
-    if len(tasks) < 2 or torch.get_num_threads() < 2:
-        return [work(*task) for task in tasks]
+    alone = (
+        len(tasks) if torch.get_num_threads() < 2 else int(not getattr(work, "signatures", True))
+    )  # 1: compile, in this thread
+    done = [work(*task) for task in tasks[:alone]]
+    if not tasks[alone:]:
+        return done
     with ThreadPoolExecutor(torch.get_num_threads()) as cores:
-        return list(cores.map(lambda task: work(*task), tasks))
+        return done + list(cores.map(lambda task: work(*task), tasks[alone:]))
 
 
 def shares(weights: ArrayLike, most: int | None = None) -> list[tuple[int, int]]:

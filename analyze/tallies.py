@@ -123,34 +123,32 @@ def _tally_common(
 
 def covering(tally: Tally, coverage: int) -> Int64[np.ndarray, " neuron"]:
     """k_n: the least number of n-grams that together make up `coverage` percent of a neuron's firings; 0 for a dead neuron."""
-    total = tally.n_fired
-    n_many, covered_many = _covering_of_many(tally, coverage * total)
     histogram = tally.common.astype(np.int64)
     for fired in range(1, RARE + 1):
         histogram[fired] += tally.rare[fired == FIRED].sum(0)
-    value = np.arange(MANY)[:, None]
-    covered = covered_many + np.cumsum((histogram * value)[::-1], axis=0)[::-1]  # by n-grams with at least this many firings
-    number = np.cumsum(histogram[::-1], axis=0)[::-1]
-    last = np.maximum(0, (100 * covered >= coverage * total).sum(0) - 1)  # the greatest such value, if the list was not enough
-    here = np.take_along_axis(histogram, last[None], 0)[0]
-    above = np.take_along_axis(covered, last[None], 0)[0] - here * last
-    fewer = np.take_along_axis(number, last[None], 0)[0] - here
-    needed = -(-(coverage * total - 100 * above) // (100 * np.maximum(1, last)))
-    by_list = (100 * covered_many >= coverage * total) & (total > 0)
-    k = np.where(by_list, n_many, np.diff(tally.many_offsets) + fewer + needed)
-    return np.where(total > 0, k, 0)
+    return _covering(histogram, tally.many_offsets, tally.many, coverage * tally.n_fired)
 
 
-def _covering_of_many(
-    tally: Tally, asked: Int64[np.ndarray, " neuron"]
-) -> tuple[Int64[np.ndarray, " neuron"], Int64[np.ndarray, " neuron"]]:
-    """How many entries of its list, greatest first, a neuron needs if they are enough; and all firings of its list."""
-    sums = np.concatenate([[0], np.cumsum(tally.many, dtype=np.int64)])
-    starts, ends = sums[tally.many_offsets[:-1]], sums[tally.many_offsets[1:]]
-    owner = np.repeat(np.arange(len(starts)), np.diff(tally.many_offsets))
-    before = ends[owner] - sums[1:]  # by the greater entries of the same neuron
-    needed = np.bincount(owner, weights=100 * before < asked[owner], minlength=len(starts)).astype(np.int64)
-    return needed, ends - starts
+@compiled
+def _covering(
+    histogram: Int64[np.ndarray, "firings neuron"], many_offsets: Int64[np.ndarray, " end"], many: Int32[np.ndarray, " entry"],
+    asked: Int64[np.ndarray, " neuron"],
+) -> Int64[np.ndarray, " neuron"]:  # fmt: skip
+    """Take n-grams by most firings until a hundred times what they cover is what is asked."""
+    covered, taken = np.zeros_like(asked), np.zeros_like(asked)
+    for neuron in range(len(asked)):
+        for entry in range(many_offsets[neuron + 1] - 1, many_offsets[neuron] - 1, -1):
+            if 100 * covered[neuron] < asked[neuron]:
+                covered[neuron] += many[entry]
+                taken[neuron] += 1
+    for firings in range(len(histogram) - 1, 0, -1):
+        for neuron in range(len(asked)):
+            if 100 * covered[neuron] < asked[neuron]:
+                needed = -(-(asked[neuron] - 100 * covered[neuron]) // (100 * firings))
+                more = min(needed, histogram[firings, neuron])
+                covered[neuron] += more * firings
+                taken[neuron] += more
+    return taken
 
 
 def on_detected(
