@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8, UInt64
 
-from analyze.carry_save import Planes, Words, add_plane, add_rows, planes_for, spill
+from analyze.carry_save import Planes, Words, add_plane, add_rows, counts, planes_for, spill
 from analyze.compiling import compiled, on_all_cores, shares
 from analyze.ngrams import RARE, Ngrams
 from analyze.segments import as_words, counts_in_chunks
@@ -55,7 +55,9 @@ def tally(bits: UInt8[np.ndarray, "token byte"], neurons: int, ngrams: Ngrams, k
     words = as_words(bits)
     width = 64 * words.shape[1]
     rare = np.zeros((CELLS, width), np.int32)
-    for size, rows in enumerate(ngrams.rare, start=1):
+    once = ngrams.rare[0][:, 0]  # most n-grams by far; together they are one segment
+    rare[0] = counts(words, once, np.array([0, len(once)]))[0]
+    for size, rows in enumerate(ngrams.rare[1:], start=2):
         first = size * (size - 1) // 2
         tasks = [(words, rows[a:b]) for a, b in shares(np.ones(len(rows)))] if len(rows) > 500 else [(words, rows)]
         for found in on_all_cores(_tally_rare, tasks):
@@ -63,12 +65,12 @@ def tally(bits: UInt8[np.ndarray, "token byte"], neurons: int, ngrams: Ngrams, k
     common, levels = np.zeros((neurons, MANY), np.int32), np.zeros((neurons, 101), np.int64)
     owners, many = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
     sizes = ngrams.common.sizes
-    for begin, counts in counts_in_chunks(bits, neurons, ngrams.common, kernel):
-        occurs = sizes[begin : begin + len(counts)]
-        on_all_cores(_tally_common, [(counts, occurs, common, levels, a, b) for a, b in shares(np.ones(neurons))])
-        where, neuron = np.nonzero(counts[occurs >= MANY] >= MANY)
+    for begin, chunk in counts_in_chunks(bits, neurons, ngrams.common, kernel):
+        occurs = sizes[begin : begin + len(chunk)]
+        on_all_cores(_tally_common, [(chunk, occurs, common, levels, a, b) for a, b in shares(np.ones(neurons))])
+        where, neuron = np.nonzero(chunk[occurs >= MANY] >= MANY)
         owners.append(neuron)
-        many.append(counts[occurs >= MANY][where, neuron])
+        many.append(chunk[occurs >= MANY][where, neuron])
     owner, fired = np.concatenate(owners), np.concatenate(many)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=neurons))])
     ascending = fired[np.lexsort((fired, owner))]
