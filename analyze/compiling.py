@@ -1,15 +1,22 @@
 """How kernels become machine code, and how they use all cores."""
 
+import hashlib
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+
+HERE = Path(__file__).parent
+if not numba.config.CACHE_DIR:  # numba itself would not see that a kernel of another file, compiled into this one, has changed
+    kernels = b"".join(file.read_bytes() for file in sorted(HERE.glob("*.py")) if b"@compiled" in file.read_bytes())
+    numba.config.CACHE_DIR = str(HERE / "__pycache__" / f"kernels-{hashlib.sha256(kernels).hexdigest()[:12]}")
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
