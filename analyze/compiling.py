@@ -14,9 +14,10 @@ import torch
 from numpy.typing import ArrayLike
 
 HERE = Path(__file__).parent
-if not numba.config.CACHE_DIR:  # numba itself would not see that a kernel of another file, compiled into this one, has changed
+settings: Any = numba.config
+if not settings.CACHE_DIR:  # numba itself would not see that a kernel of another file, compiled into this one, has changed
     kernels = b"".join(file.read_bytes() for file in sorted(HERE.glob("*.py")) if b"@compiled" in file.read_bytes())
-    numba.config.CACHE_DIR = str(HERE / "__pycache__" / f"kernels-{hashlib.sha256(kernels).hexdigest()[:12]}")
+    settings.CACHE_DIR = str(HERE / "__pycache__" / f"kernels-{hashlib.sha256(kernels).hexdigest()[:12]}")
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
