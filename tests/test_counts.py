@@ -21,7 +21,7 @@ from analyze.merging import merged_counts, merged_index, tally_of
 from analyze.neurons import neuron_table
 from analyze.ngram_table import ngram_table
 from analyze.ngrams import NAMES, ngrams
-from analyze.tallies import covering
+from analyze.tallies import covering, on_detected
 from errors import UserError
 
 BOS = 2
@@ -165,8 +165,21 @@ def test_every_count_is_that_of_a_plain_loop(kernel: str, seed: int) -> None:
         of_neuron = [Counter(dict(enumerate(f.tolist()))) for f in np.split(part.table.fired, part.table.offsets[1:-1])]
         for coverage in (1, 50, 95, 100):
             assert covering(part.tally, coverage).tolist() == [oracle.least_covering(f, coverage) for f in of_neuron]
+        owner = np.repeat(np.arange(70), np.diff(part.table.offsets))
+        f, o = part.table.fired, grams.occurrences[part.table.ngrams]
+        for detection, least, often in ((50, 1, 5), (95, 3, 2), (100, 16, 16)):
+            detects = (100 * f >= detection * o) & (o >= least)
+            plain = [np.bincount(owner, np.where(some, f, 0), 70).tolist() for some in (detects, detects & (o >= often))]
+            assert [sums.tolist() for sums in on_detected(part.tally, detection, least, often)] == plain
         again = tally_of(part.table, grams.occurrences)
         assert all(np.array_equal(getattr(again, field), getattr(part.tally, field)) for field in vars(again))
+
+
+def test_what_is_just_enough_is_enough_and_more_is_not_taken() -> None:
+    ids = np.repeat([BOS, 5, 6, 7], [1, 300, 270, 30])[None]
+    counts, _ = counted((ids != BOS).reshape(-1, 1), ids)
+    k = {coverage: covering(counts.unigrams.tally, coverage).tolist() for coverage in (50, 51, 95, 96, 100)}
+    assert k == {50: [1], 51: [2], 95: [2], 96: [3], 100: [3]}
 
 
 @settings(deadline=None, max_examples=30)
