@@ -27,7 +27,9 @@ from analyze.neurons import neuron_table
 from analyze.ngram_table import ngram_table
 from analyze.ranks import Ranks, joined
 from analyze.scratch import bit_matrix
+from analyze.suppression import SHARES, TOO_LOOSE, answerable, suppressing_shares, with_suppression
 from analyze.walk import MicroBatch, ResidualStream
+from analyze.writes import LayerWrites, candidate_tokens, layer_writes
 from analyze.writing import write_table, write_whole
 from corpora.sequences import Sequences
 from errors import UserError
@@ -81,6 +83,15 @@ class CensusTask:
         """Where the counts of a layer are kept."""
         return self.out / "layers" / f"layer_{layer:03d}.safetensors"
 
+    def writes_of(self, layer: int) -> Path:
+        """Where what a layer writes to the logits is kept."""
+        return self.out / "writes" / f"layer_{layer:03d}.safetensors"
+
+    @property
+    def finished(self) -> list[int]:
+        """Layers whose counts are stored, whichever command counted them."""
+        return [layer for layer in range(self.checkpoint.config.layers) if self.counts_of(layer).exists()]
+
 
 def take(task: CensusTask, console: Console) -> None:
     """Count the layers that are not counted yet, then write the tables of all that are.
@@ -98,6 +109,9 @@ def take(task: CensusTask, console: Console) -> None:
     missing = ranks.told([layer for layer in chosen if not task.counts_of(layer).exists()])
     seconds = dict(_count_layers(task, missing, rows, ranks, console)) if missing else {}
     if ranks.first:
+        _project_layers(task, rows.corpus, console)
+        if not answerable(task.config.thresholds):
+            console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
         write_tables(task.out, rows, task.config.thresholds)
         _write_meta(task, rows.corpus, seconds, time.time() - begun)
 
@@ -182,6 +196,19 @@ def _count_layers(
             yield layer, time.perf_counter() - begun
 
 
+def _project_layers(task: CensusTask, corpus: CorpusCounts, console: Console) -> None:
+    """Store what the finished layers write to the logits, where it is missing: from their counts and weights, no text is read."""
+    missing = [layer for layer in task.finished if not task.writes_of(layer).exists()]
+    if not missing:
+        return
+    ends = task.checkpoint.ends(torch.float32).to(task.device)
+    with _bar(console) as bar:
+        for layer in bar.track(missing, description="what neurons write"):
+            candidates = candidate_tokens(LayerCounts.load(task.counts_of(layer)), corpus)
+            writes = layer_writes(ends, task.checkpoint.fc2(layer), candidates, corpus.token_occurrences, layer)
+            _store(writes, task.writes_of(layer))
+
+
 def _store(counts: Stored, file: Path, about: dict[str, str] | None = None) -> None:
     try:
         counts.save(file, about)
@@ -198,16 +225,27 @@ def _bar(console: Console) -> Progress:
 
 
 def write_tables(out: Path, rows: Index, thresholds: Thresholds) -> None:
-    """Compute neurons.parquet, ngrams.parquet and layers.parquet from the stored counts of every finished layer."""
+    """Compute neurons.parquet, ngrams.parquet and layers.parquet from what is stored of every finished layer.
+
+    Without what a layer writes to the logits (a folder added up from shards), the columns of suppression are left out.
+    """
     corpus = rows.corpus
-    of_neurons, of_ngrams = [], []
+    of_neurons, of_ngrams, shares = [], [], []
     for file in sorted((out / "layers").glob("layer_*.safetensors")):
         layer, counts = int(file.stem.removeprefix("layer_")), LayerCounts.load(file)
         found = layer_detectors(counts, rows, thresholds)
-        of_neurons.append(neuron_table(layer, counts, corpus, found, thresholds))
+        table = neuron_table(layer, counts, corpus, found, thresholds)
+        if (written := out / "writes" / file.name).exists():
+            writes = LayerWrites.load(written)
+            shares.append(suppressing_shares(table, writes, thresholds))
+            table = with_suppression(table, writes, thresholds)
+        of_neurons.append(table)
         of_ngrams.append(ngram_table(layer, found, rows))
     neurons, ngrams = pl.concat(of_neurons), pl.concat(of_ngrams)
-    for name, table in (("neurons", neurons), ("ngrams", ngrams), ("layers", layer_table(neurons, ngrams))):
+    layers = layer_table(neurons, ngrams)
+    if shares:
+        layers = layers.with_columns(pl.from_dicts(shares, schema=dict.fromkeys(SHARES, pl.Float64)))
+    for name, table in (("neurons", neurons), ("ngrams", ngrams), ("layers", layers)):
         write_table(out / f"{name}.parquet", table)
 
 

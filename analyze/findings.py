@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from analyze.drawing import steps
@@ -114,7 +115,23 @@ def _suppression(census: Census) -> list[str]:
     if "suppresses_trigger" not in census.neurons.columns or not detectors(census):
         return []
     told = census.neurons["suppresses_trigger"].drop_nulls()
-    return [f"{_of(int(told.sum()), len(told))} token detectors write against the tokens that trigger them."] if len(told) else []
+    found = f"{_of(int(told.sum()), len(told))} token detectors write against the tokens that trigger them"
+    return [f"{found}{_other_conventions(census)}."] if len(told) else []
+
+
+def _other_conventions(census: Census) -> str:
+    """The share in the other conventions, and that of random tokens beside it, where the census has them."""
+    shares = {"centered": "suppressing_share_centered", "with the final LayerNorm's gain": "suppressing_share_gain"}
+    shares["against random tokens of the same frequency"] = "random_suppressing_share_raw"
+    known = {words: _over_layers(census, column) for words, column in shares.items() if column in census.layers.columns}
+    words = ", ".join(f"{words} {percent(share)}" for words, share in known.items() if share is not None)
+    return f" ({words})" if words else ""
+
+
+def _over_layers(census: Census, share: str) -> float | None:
+    """A share of all detectors, from those of the layers."""
+    here = census.layers.drop_nulls(share).filter(pl.col("token_detectors") > 0)
+    return float(np.average(here[share], weights=here["token_detectors"])) if here.height else None
 
 
 def _positional(census: Census) -> list[str]:

@@ -43,7 +43,10 @@ SCHEMA: dict[str, pl.DataType] = {
 def neuron_table(
     layer: int, counts: LayerCounts, corpus: CorpusCounts, found: LayerDetectors, thresholds: Thresholds
 ) -> pl.DataFrame:
-    """The rows of one layer; `SCHEMA` names the columns, docs/definitions.md says what each means."""
+    """The rows of one layer; `SCHEMA` names the columns, docs/definitions.md says what each means.
+
+    What needs weights, `analyze/suppression.py` adds.
+    """
     n_fired, n_tokens = counts.n_fired, corpus.n_tokens
     dead = n_fired == 0
     tokens, bigrams, trigrams = found.unigrams, found.bigrams, found.trigrams

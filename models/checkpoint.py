@@ -57,6 +57,10 @@ class Checkpoint:
         self._fill(block, f"decoder.layers.{layer}.", dtype)
         return block.eval()
 
+    def fc2(self, layer: int) -> Tensor:
+        """Read one layer's second FFN matrix, `[width, neuron]`, in float32: column n is what neuron n writes."""
+        return self._read(f"decoder.layers.{layer}.fc2.weight").float()
+
     def ends(self, dtype: torch.dtype) -> Decoder:
         """Read everything but the decoder layers: embedding and what stands before the unembedding."""
         with torch.device("meta"):

@@ -106,7 +106,7 @@ def test_once_twice_and_restarted_after_each_layer_are_the_same_bytes(tmp_path: 
     ids = tiny.random_ids()
     tiny.saved(tmp_path / "model", tiny.random_model())
     whole = counts(taken(tmp_path, ids))
-    assert len(whole) == 2 + 3
+    assert len(whole) == 2 + 3 + 3
     assert counts(taken(tmp_path, ids, "again")) == whole
     for layer in (0, 1, 2):
         taken(tmp_path, ids, "restarted", layers=str(layer))
@@ -217,7 +217,7 @@ def test_a_disk_that_is_full_after_a_layer_loses_no_layer(tmp_path: Path, monkey
         disk.setattr("analyze.counts.save_file", full)
         with pytest.raises(UserError, match="finished layers are kept"):
             taken(tmp_path, ids, "full")
-    assert len(counts(tmp_path / "full")) == 2 + 1 and not list((tmp_path / "full").glob(".*"))
+    assert len(counts(tmp_path / "full")) == 2 + 1 + 1 and not list((tmp_path / "full").glob(".*"))
     assert counts(taken(tmp_path, ids, "full")) == whole
 
 

@@ -138,7 +138,11 @@ def test_optional_columns_are_shown_when_there(census: Census) -> None:
         pl.col("detected_tokens").alias("top_promoted"),
     )
     richer = Census(census.path, census.meta, more, census.layers, census.tokenizer)
-    assert any("write against the tokens" in found for found in census_findings(richer))
+    assert any("write against the tokens that trigger them." in found for found in census_findings(richer))
+    shares = {"suppressing_share_centered": 0.75, "suppressing_share_gain": None, "random_suppressing_share_raw": 0.5}
+    layers = census.layers.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in shares.items())
+    told = " ".join(census_findings(Census(census.path, census.meta, more, layers, census.tokenizer)))
+    assert "trigger them (centered 75%, against random tokens of the same frequency 50%)." in told
     page = census_page(richer, census_figures(richer))
     assert '"trigrams_95":[7' in page and '"promoted":{"' in page
 

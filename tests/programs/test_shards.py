@@ -45,10 +45,11 @@ def test_two_ranks_and_two_shards_give_the_files_of_one_process(tmp_path: Path) 
     run(str(HERE / "scripts" / "merge_censuses.py"), "shards/a", "shards/b", "merged/out", cwd=tmp_path)
 
     one = files(tmp_path / "one" / "out")
-    assert len(one) == 2 + 3
-    for other in ("ranks", "merged"):
-        assert files(tmp_path / other / "out") == one
+    assert len(one) == 2 + 3 + 3
+    counted = {name: content for name, content in one.items() if not name.startswith("writes")}
+    for other, expected in (("ranks", one), ("merged", counted)):  # to project onto the vocabulary takes the model
+        assert files(tmp_path / other / "out") == expected
         assert (tmp_path / other / "out" / "report.html").is_file()
         for table in TABLES:
             ours, theirs = (pl.read_parquet(tmp_path / name / "out" / table) for name in ("one", other))
-            assert ours.equals(theirs)
+            assert ours.select(theirs.columns).equals(theirs) and (other == "merged" or ours.columns == theirs.columns)
