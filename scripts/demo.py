@@ -33,8 +33,8 @@ def together(commands: Mapping[str, Sequence[str]]) -> None:
         time.sleep(0.2)
     for listener in listening:
         listener.join()
-    if failed := [process.returncode for process in running.values() if process.returncode]:
-        sys.exit(failed[0])
+    if any(process.returncode for process in running.values()):
+        sys.exit(1)
 
 
 def repeat(name: str, process: subprocess.Popen[str]) -> None:
