@@ -5,7 +5,7 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 RUN := .venv/bin/python
 DEMO_OUT := runs/demo
 
-.PHONY: setup demo test bench format clean
+.PHONY: setup demo test bench gpu format clean
 
 setup: .venv/ready
 
@@ -27,6 +27,11 @@ test: setup
 
 bench: setup
 	$(RUN) scripts/benchmark.py $(BENCH_ARGS)
+
+gpu: setup
+	@$(RUN) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA GPU; torch sees none")'
+	$(RUN) -m pytest tests/test_segments.py tests/test_counts.py tests/test_opt.py
+	$(RUN) scripts/benchmark.py --device cuda $(BENCH_ARGS)
 
 format: setup
 	$(RUN) -m ruff check --fix .
