@@ -1,7 +1,5 @@
 """Segment sums of the bit matrix are what a loop over its rows counts."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +10,6 @@ from analyze import segments
 from analyze.carry_save_triton import available
 from analyze.firings import packed, preactivations_as_batches, record
 from analyze.segments import segment_counts, segments_of
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 
 KERNELS = [
     "numpy",
