@@ -54,7 +54,9 @@ class AnalyzeConfig:
     device: str = "auto"  # auto | cpu | cuda
     dtype: str = "auto"  # auto: float32 on a CPU, float16 on a GPU
     micro: int | None = None  # sequences per micro-batch; null: about 8,192 positions; part of what `out` remembers
-    kernel: str = "numba"  # of counts by place and of common n-grams: numba | numpy (the reference) | triton (on a GPU); the same counts
+    kernel: str = (
+        "numba"  # of counts by place and of common n-grams: numba | numpy (the reference) | triton (on a GPU); the same counts
+    )
     keep_ngrams: int | None = 500  # the bigrams and trigrams of neurons that need more for 95 % are not listed; null: of all are
     bits_memory: float | None = None  # GB for a layer's firing bits, past which they go to a file; null: half of the free memory
     scratch: str | None = None  # folder of that file; null: `out`
