@@ -36,7 +36,7 @@ from errors import UserError
 from models.checkpoint import Checkpoint
 from provenance import environment, git
 
-POSITIONS_AT_ONCE = 8192  # of a micro-batch, unless its shape is given
+POSITIONS_AT_ONCE = {"cpu": 2048, "cuda": 16_384}  # of a micro-batch, unless its shape is given; few stay in a processor's cache
 
 
 @dataclass
@@ -65,7 +65,7 @@ class CensusTask:
     @property
     def micro(self) -> int:
         """Sequences per micro-batch."""
-        return self.config.micro or max(1, POSITIONS_AT_ONCE // self.sequences.ids.shape[1])
+        return self.config.micro or max(1, POSITIONS_AT_ONCE[self.device.type] // self.sequences.ids.shape[1])
 
     @property
     def identity(self) -> dict[str, Any]:

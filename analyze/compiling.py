@@ -5,6 +5,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -32,14 +33,26 @@ def compiled(kernel: F) -> F:
 
 def on_all_cores(work: Callable[..., R], tasks: Sequence[tuple[Any, ...]]) -> list[R]:
     """Do every task, as many at once as torch uses cores; results in the order of tasks."""
-    alone = (
-        len(tasks) if torch.get_num_threads() < 2 else int(not getattr(work, "signatures", True))
-    )  # 1: compile, in this thread
-    done = [work(*task) for task in tasks[:alone]]
-    if not tasks[alone:]:
-        return done
-    with ThreadPoolExecutor(torch.get_num_threads()) as cores:
-        return done + list(cores.map(lambda task: work(*task), tasks[alone:]))
+    threads = torch.get_num_threads()
+    results: dict[int, R] = {}
+    waiting = iter(enumerate(tasks))  # one for all threads: each takes the next task when it is free
+
+    def take() -> None:
+        for number, task in waiting:
+            results[number] = work(*task)
+
+    alone = threads < 2 or not getattr(work, "signatures", True)  # the first time it compiles, in one thread
+    others = [] if alone else [_cores(threads).submit(take) for _ in range(min(threads, len(tasks)) - 1)]
+    take()
+    for other in others:
+        other.result()
+    return [results[number] for number in range(len(tasks))]
+
+
+@cache
+def _cores(threads: int) -> ThreadPoolExecutor:
+    """Threads beside the one that asks, kept, since they are asked for after every micro-batch."""
+    return ThreadPoolExecutor(threads - 1)
 
 
 def shares(weights: ArrayLike, most: int | None = None) -> list[tuple[int, int]]:

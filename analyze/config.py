@@ -12,6 +12,7 @@ from tracking import WandbConfig
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 KERNELS = ("numba", "numpy", "triton")
 DEVICES = ("auto", "cpu", "cuda")
+FEWEST_KEPT = 50  # n-grams that a detector may need, and tokens that trigger suppression is answered for
 
 
 @dataclass
@@ -53,11 +54,13 @@ class AnalyzeConfig:
     layers: str = "all"  # all | first_half | a list such as 0,1,5
     device: str = "auto"  # auto | cpu | cuda
     dtype: str = "auto"  # auto: float32 on a CPU, float16 on a GPU
-    micro: int | None = None  # sequences per micro-batch; null: about 8,192 positions; part of what `out` remembers
+    micro: int | None = None  # sequences per micro-batch; null: 2,048 positions, on a GPU 16,384; part of what `out` remembers
     kernel: str = (
         "numba"  # of counts by place and of common n-grams: numba | numpy (the reference) | triton (on a GPU); the same counts
     )
-    keep_ngrams: int | None = 500  # the bigrams and trigrams of neurons that need more for 95 % are not listed; null: of all are
+    keep_ngrams: int | None = (
+        100  # at least 50: which n-grams they are is kept of neurons that so many cover to 80 %; null: of all
+    )
     bits_memory: float | None = None  # GB for a layer's firing bits, past which they go to a file; null: half of the free memory
     scratch: str | None = None  # folder of that file; null: `out`
     threads: int | None = None  # of the CPU; null: as many as torch takes
@@ -74,6 +77,8 @@ class AnalyzeConfig:
         ):
             if value not in allowed:
                 raise UserError(f"{name}={value!r} is none of {', '.join(allowed)}.")
+        if self.keep_ngrams is not None and self.keep_ngrams < FEWEST_KEPT:
+            raise UserError(f"keep_ngrams={self.keep_ngrams} must be null or at least {FEWEST_KEPT}: detectors need that many.")
         if self.tokens < 1:
             raise UserError(f"tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
 

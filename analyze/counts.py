@@ -18,7 +18,7 @@ from analyze.tables import Table, table
 from analyze.tallies import Tally, covering, tally
 from errors import UserError
 
-KEPT_COVERAGE = 95  # percent that the n-grams of a kept table cover; a fixed number: counts know no thresholds
+KEPT_COVERAGE = 80  # percent that at most `keep` n-grams cover, if a table is kept; a fixed number: counts know no thresholds
 S = TypeVar("S", bound="Stored")
 
 
@@ -153,10 +153,10 @@ def index(
     )
 
 
-def count(firings: Firings, index: Index, keep: int | None = 500, kernel: str = "numba") -> LayerCounts:
+def count(firings: Firings, index: Index, keep: int | None = 100, kernel: str = "numba") -> LayerCounts:
     """Count one layer: segment sums of its bit matrix under the orders of `index`.
 
-    Bigram and trigram tables are kept of neurons that need at most `keep` of them to cover 95 % of their firings; None: of all.
+    Tables are kept of neurons that need at most `keep` n-grams to cover `KEPT_COVERAGE` percent of their firings; None: of all.
     """
     bits, neurons = firings.bits, firings.neurons
     at_place = segment_counts(bits, neurons, index.by_place, kernel)
@@ -165,7 +165,7 @@ def count(firings: Firings, index: Index, keep: int | None = 500, kernel: str = 
         fired_bos=segment_counts(bits, neurons, index.bos, kernel)[0].astype(np.int64),
         max_pre=firings.max_pre,
         first_fired=firings.first_fired,
-        unigrams=_count_ngrams(firings, index.unigrams, None, kernel),
+        unigrams=_count_ngrams(firings, index.unigrams, keep, kernel),
         bigrams=_count_ngrams(firings, index.bigrams, keep, kernel),
         trigrams=_count_ngrams(firings, index.trigrams, keep, kernel),
     )

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Int64
 
 from analyze.config import Thresholds
-from analyze.counts import Index, LayerCounts, NgramCounts
+from analyze.counts import KEPT_COVERAGE, Index, LayerCounts, NgramCounts
 from analyze.tables import Table
 from analyze.tallies import covering, on_detected
 from errors import UserError
@@ -77,7 +77,7 @@ def detectors(counts: NgramCounts, occurrences: Int64[np.ndarray, " ngram"], lim
     if missing := int((detector & ~counts.table.kept).sum()):
         raise UserError(
             f"with these thresholds {missing} neurons of a layer are detectors whose n-grams were not kept (they need more than "
-            f"keep_ngrams of them for 95 % of their firings); take the census with keep_ngrams=null into another out=."
+            f"keep_ngrams of them for {KEPT_COVERAGE} % of their firings); take the census with keep_ngrams=null into another out=."
         )
     support = np.divide(on_supported, n_fired, out=np.zeros(len(n_fired)), where=n_fired > 0)
     return Detectors(k, detector, support, _detected(counts.table, occurrences, detector, thresholds))

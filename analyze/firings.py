@@ -11,6 +11,7 @@ from torch import Tensor
 from analyze.carry_save import Words
 from analyze.compiling import compiled, on_all_cores, shares
 from analyze.segments import as_words
+from analyze.signs import signs_of_64
 from analyze.walk import MicroBatch
 
 UNPACK = 0x0102040810204080  # multiplying eight 0/1 bytes by this collects them, in order, in the top byte
@@ -76,7 +77,8 @@ def _pack_on_cpu(
     """One pass over the pre-activations, which are too many for a cache; they are read as integers, which order like floats."""
     kind = INTEGERS[pre.dtype]
     values = pre.contiguous().view(kind).numpy()
-    tasks = [(values, counted, bits, a, b) for a, b in shares(np.ones(len(values)))]
+    cores = max(1, torch.get_num_threads() // 2)  # the others still wait, busily, for torch's next product
+    tasks = [(values, counted, bits, a, b) for a, b in shares(np.ones(len(values)), cores)]
     keys = torch.from_numpy(np.max(on_all_cores(_pack, tasks), axis=0))
     found = torch.where(keys < 0, keys ^ torch.iinfo(kind).max, keys).view(pre.dtype).float().numpy()
     return found if counted.any() else np.full(len(found), -np.inf, np.float32)
@@ -92,22 +94,22 @@ def _pack(
     A float read as an integer has the right sign; of two negative ones the greater integer is the lesser float, so all bits but
     the sign are flipped there.
     """
-    neurons = values.shape[1]
-    flags = np.zeros(8 * bits.shape[1], np.uint8)
-    eights = flags.view(np.uint64)
-    greatest = np.empty(neurons, values.dtype)
-    greatest[:] = np.iinfo(values.dtype).min
-    flip = np.iinfo(values.dtype).max
+    neurons, words = values.shape[1], bits.view(np.uint64)
+    whole = neurons // 64
+    flip = values.dtype.type(np.iinfo(values.dtype).max)
+    greatest = np.full(neurons, np.iinfo(values.dtype).min, values.dtype)
     for row in range(first, last):
-        for n in range(neurons):
-            flags[n] = values[row, n] > 0
-        for b in range(bits.shape[1]):
-            bits[row, b] = (eights[b] * np.uint64(UNPACK)) >> np.uint64(56)
-        if counted[row]:
-            for n in range(neurons):
-                value = values[row, n]
-                key = value ^ flip if value < 0 else value
-                greatest[n] = key if key > greatest[n] else greatest[n]
+        for w in range(whole):
+            words[row, w] = signs_of_64(values, row * neurons + 64 * w)  # type: ignore[call-arg]
+            if counted[row]:  # in the same breath, so that values come from memory once
+                for n in range(64 * w, 64 * w + 64):
+                    greatest[n] = max(greatest[n], values[row, n] ^ ((values[row, n] >> 63) & flip))
+        if whole < words.shape[1]:
+            words[row, whole] = 0
+            for n in range(64 * whole, neurons):
+                words[row, whole] |= np.uint64(values[row, n] > 0) << np.uint64(n - 64 * whole)
+                if counted[row]:
+                    greatest[n] = max(greatest[n], values[row, n] ^ ((values[row, n] >> 63) & flip))
     return greatest
 
 
@@ -136,8 +138,3 @@ def _first_firings(words: Words, counted: Bool[np.ndarray, " token"]) -> Int64[n
                     seen[w] |= words[row, w]
             index += 1
     return found
-
-
-def preactivations_as_batches(pre: Float[Tensor, "sequence position neuron"], micro: int) -> Iterable[MicroBatch]:
-    """Pre-activations at hand, as the walk would give them."""
-    return (MicroBatch(begin, pre[begin : begin + micro]) for begin in range(0, len(pre), micro))

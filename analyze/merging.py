@@ -37,10 +37,10 @@ def merged_counts(a: LayerCounts, b: LayerCounts, ia: Index, ib: Index, whole: I
                 (getattr(a, name), getattr(ia, name)),
                 (getattr(b, name), getattr(ib, name)),
                 getattr(whole, name),
-                None if n == 1 else keep,
+                keep,
                 name,
             )
-            for n, name in NAMES.items()
+            for name in NAMES.values()
         },
     )
 

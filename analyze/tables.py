@@ -6,12 +6,10 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt8, UInt64
 from numba.cpython.unsafe.numbers import trailing_zeros
 
-from analyze.carry_save import Planes, Words, add_plane, add_rows, planes_for, spill
+from analyze.carry_save import Planes, Words, add_rows, planes_for
 from analyze.compiling import compiled, on_all_cores, shares
 from analyze.ngrams import Ngrams
 from analyze.segments import as_words
-
-BLOCK = 6
 
 
 @dataclass
@@ -53,74 +51,82 @@ def _draw_together(
 
 
 def _filled(words: Words, kept: Bool[np.ndarray, " neuron"], ngrams: Ngrams) -> Table:
-    """Two passes over the bits: one counts entries, one writes them where they belong."""
+    """One pass over the bits finds the entries, n-gram by n-gram; then they are put in the order of neurons."""
     segments = ngrams.segments
     mask = np.zeros(8 * words.shape[1], np.uint8)
     mask[: -(-len(kept) // 8)] = np.packbits(kept, bitorder="little")
-    keep = mask.view(np.uint64)
-    if not kept.any():
-        return Table(kept, np.zeros(len(kept) + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
-    parts = shares(segments.sizes + 1)
-    per_part = np.stack(on_all_cores(_entries, [(words, segments.order, segments.offsets, keep, a, b) for a, b in parts]))
-    per_part = per_part[:, : len(kept)].astype(np.int64)
-    offsets = np.concatenate([[0], np.cumsum(per_part.sum(0))])
-    cursors = offsets[:-1] + np.cumsum(per_part, axis=0) - per_part
-    number, fired = np.empty(offsets[-1], np.int32), np.empty(offsets[-1], np.int32)
-    tasks = [(words, segments.order, segments.offsets, keep, a, b, cursors[i], number, fired) for i, (a, b) in enumerate(parts)]
-    on_all_cores(_fill, tasks)
-    return Table(kept, offsets, number, fired)
+    parts = shares(segments.sizes + 1) if kept.any() else []
+    found = on_all_cores(_entries, [(words, segments.order, segments.offsets, mask.view(np.uint64), a, b) for a, b in parts])
+    nothing = (np.zeros(0, np.int32),) * 3
+    owner, number, fired = (np.concatenate(column) for column in zip(nothing, *found, strict=True))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(kept)))])
+    return Table(kept, offsets, *_by_neuron(owner, number, fired, offsets[:-1].copy()))
 
 
 @compiled
 def _entries(
     words: Words, order: Int64[np.ndarray, " row"], offsets: Int64[np.ndarray, " end"], keep: UInt64[np.ndarray, " word"],
     first: int, last: int,
-) -> Int32[np.ndarray, " neuron"]:  # fmt: skip
-    """On how many of the n-grams `first` to `last` each kept neuron fires."""
-    counters = np.zeros((BLOCK, words.shape[1]), np.uint64)
-    ever = np.empty(words.shape[1], np.uint64)
-    found = np.zeros(64 * words.shape[1], np.int32)
-    for g in range(first, last):
-        ever[:] = 0
-        for i in range(offsets[g], offsets[g + 1]):
-            row = order[i]
-            for w in range(words.shape[1]):
-                ever[w] |= words[row, w]
-        for w in range(words.shape[1]):
-            ever[w] &= keep[w]
-        add_plane(counters, ever)
-        if (g - first + 1) % (2**BLOCK - 1) == 0:
-            spill(counters, found)
-            counters[:] = 0
-    spill(counters, found)
-    return found
-
-
-@compiled
-def _fill(
-    words: Words, order: Int64[np.ndarray, " row"], offsets: Int64[np.ndarray, " end"], keep: UInt64[np.ndarray, " word"],
-    first: int, last: int, cursor: Int64[np.ndarray, " neuron"], number: Int32[np.ndarray, " entry"], fired: Int32[np.ndarray, " entry"],
-) -> None:  # fmt: skip
+) -> tuple[Int32[np.ndarray, " entry"], Int32[np.ndarray, " entry"], Int32[np.ndarray, " entry"]]:  # fmt: skip
+    """Neuron, n-gram and firings, for the n-grams `first` to `last` and every kept neuron that fires on them."""
     most = 0
     for g in range(first, last):
         most = max(most, offsets[g + 1] - offsets[g])
     planes, carry = np.empty((planes_for(most), words.shape[1]), np.uint64), np.empty(words.shape[1], np.uint64)
+    entries, room = 0, 4096
+    found = np.empty((3, room), np.int32)
     for g in range(first, last):
+        if not _any_fires(words, order[offsets[g] : offsets[g + 1]], keep):
+            continue
+        if entries + 64 * words.shape[1] > room:
+            room = 2 * room + 64 * words.shape[1]
+            more = np.empty((3, room), np.int32)
+            more[:, :entries] = found[:, :entries]
+            found = more
         depth = planes_for(offsets[g + 1] - offsets[g])
-        planes[:depth] = 0
-        add_rows(words, order, offsets[g], offsets[g + 1], planes[:depth], carry)
+        counted = planes[:depth]
+        if depth == 1:  # most n-grams occur once
+            counted[0] = words[order[offsets[g]]]
+        else:
+            counted[:] = 0
+            add_rows(words, order, offsets[g], offsets[g + 1], counted, carry)
         for w in range(words.shape[1]):
             ever = np.uint64(0)
             for d in range(depth):
-                ever |= planes[d, w]
+                ever |= counted[d, w]
             ever &= keep[w]
             while ever:
                 n = np.int64(trailing_zeros(ever))  # type: ignore[call-arg]
                 ever &= ever - np.uint64(1)
-                at = cursor[64 * w + n]
-                cursor[64 * w + n] += 1
-                number[at] = g
-                fired[at] = value_of(planes[:depth], w, n)
+                found[0, entries], found[1, entries], found[2, entries] = 64 * w + n, g, value_of(counted, w, n)
+                entries += 1
+    return found[0, :entries].copy(), found[1, :entries].copy(), found[2, :entries].copy()
+
+
+@compiled
+def _any_fires(words: Words, rows: Int64[np.ndarray, " row"], keep: UInt64[np.ndarray, " word"]) -> bool:
+    """Whether a kept neuron fires in some row: in most there is none."""
+    for row in rows:
+        fires = np.uint64(0)
+        for w in range(words.shape[1]):
+            fires |= words[row, w] & keep[w]
+        if fires:
+            return True
+    return False
+
+
+@compiled
+def _by_neuron(
+    owner: Int32[np.ndarray, " entry"], number: Int32[np.ndarray, " entry"], fired: Int32[np.ndarray, " entry"],
+    cursor: Int64[np.ndarray, " neuron"],
+) -> tuple[Int32[np.ndarray, " entry"], Int32[np.ndarray, " entry"]]:  # fmt: skip
+    """The entries of every neuron together, from where its cursor stands; those of one neuron stay in order."""
+    numbers, firings = np.empty_like(number), np.empty_like(fired)
+    for i in range(len(owner)):
+        at = cursor[owner[i]]
+        cursor[owner[i]] += 1
+        numbers[at], firings[at] = number[i], fired[i]
+    return numbers, firings
 
 
 @compiled

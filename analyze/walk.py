@@ -48,18 +48,21 @@ class ResidualStream:
     def through(self, block: Block, layer: int) -> Iterator[MicroBatch]:
         """Move every sequence through `block`, handing out the pre-activations on the way.
 
+        A batch's memory is used on when the next one is asked for: its pre-activations become activations in place.
+
         Raises:
             UserError: a value is not finite; names the layer and the sequence.
         """
         block = block.to(self.device)
         for begin in range(0, len(self.stream), self.micro):
-            pre = self._moved(block, slice(begin, begin + self.micro), layer)
+            rows = slice(begin, begin + self.micro)
+            with torch.inference_mode():
+                x, pre = block.to_neurons(self.stream[rows].to(self.device))
             yield MicroBatch(self.first + begin, pre[: self.sequences - begin])
+            with torch.inference_mode():
+                self._move(rows, block.from_neurons(x, pre.relu_()), layer)
 
-    @torch.inference_mode()
-    def _moved(self, block: Block, rows: slice, layer: int) -> Float[Tensor, "sequence position neuron"]:
-        pre: Tensor
-        x, pre = block(self.stream[rows].to(self.device))
+    def _move(self, rows: slice, x: Float[Tensor, "sequence position width"], layer: int) -> None:
         self.stream[rows] = x
         finite = torch.isfinite(x).flatten(1).all(1)
         if not finite.all():
@@ -67,5 +70,3 @@ class ResidualStream:
             raise UserError(
                 f"Layer {layer} gives values that are not finite in sequence {bad}; try dtype=float32, or check the weights."
             )
-        assert isinstance(pre, Tensor)
-        return pre

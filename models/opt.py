@@ -56,13 +56,25 @@ class Block(nn.Module):
         self, x: Float[Tensor, "sequence position width"]
     ) -> tuple[Float[Tensor, "sequence position width"], Float[Tensor, "sequence position neuron"]]:
         """Return the residual stream after this layer, and the FFN's pre-activations in it."""
+        x, pre = self.to_neurons(x)
+        return self.from_neurons(x, F.relu(pre)), pre
+
+    def to_neurons(
+        self, x: Float[Tensor, "sequence position width"]
+    ) -> tuple[Float[Tensor, "sequence position width"], Float[Tensor, "sequence position neuron"]]:
+        """The first half: the residual stream after attention, and the FFN's pre-activations."""
         if self.pre_norm:
             x = x + self._drop(self.self_attn(self.self_attn_layer_norm(x)))
-            pre = self.fc1(self.final_layer_norm(x))
-            return x + self._drop(self.fc2(F.relu(pre))), pre
+            return x, self.fc1(self.final_layer_norm(x))
         x = self.self_attn_layer_norm(x + self._drop(self.self_attn(x)))
-        pre = self.fc1(x)
-        return self.final_layer_norm(x + self._drop(self.fc2(F.relu(pre)))), pre
+        return x, self.fc1(x)
+
+    def from_neurons(
+        self, x: Float[Tensor, "sequence position width"], neurons: Float[Tensor, "sequence position neuron"]
+    ) -> Float[Tensor, "sequence position width"]:
+        """The second half: the residual stream after the layer, from that after attention and the neurons' activations."""
+        x = x + self._drop(self.fc2(neurons))
+        return x if self.pre_norm else self.final_layer_norm(x)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)

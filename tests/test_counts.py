@@ -11,12 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from tiny import preactivations_as_batches
 
 from analyze import scratch
 from analyze.config import Thresholds
 from analyze.counts import Index, LayerCounts, count, index
 from analyze.detectors import layer_detectors
-from analyze.firings import Firings, first_firings, preactivations_as_batches, record
+from analyze.firings import Firings, first_firings, record
 from analyze.merging import merged_counts, merged_index, tally_of
 from analyze.neurons import neuron_table
 from analyze.ngram_table import ngram_table

@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import preactivations_as_batches
 
 from analyze import segments
 from analyze.carry_save_triton import available
-from analyze.firings import packed, preactivations_as_batches, record
+from analyze.firings import packed, record
 from analyze.segments import segment_counts, segments_of
 
 KERNELS = [

@@ -1,12 +1,16 @@
 """Small random models, tokens and runs that several tests build on."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from analyze.config import AnalyzeConfig
+from analyze.walk import MicroBatch
 from corpora.config import CorpusConfig
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
@@ -83,3 +87,8 @@ def training(corpus: CorpusConfig, runs: Path, **settings: Any) -> TrainConfig:
         "wandb": SILENT,
     }
     return TrainConfig(**(chosen | settings))
+
+
+def preactivations_as_batches(pre: Float[Tensor, "sequence position neuron"], micro: int) -> Iterable[MicroBatch]:
+    """Pre-activations at hand, as the walk would give them."""
+    return (MicroBatch(begin, pre[begin : begin + micro]) for begin in range(0, len(pre), micro))
