@@ -266,6 +266,7 @@ def _write_meta(task: CensusTask, corpus: CorpusCounts, seconds: dict[int, float
             "tokens_trained": checkpoint.tokens_trained,
             "model": asdict(checkpoint.config),
         },
+        "fires": checkpoint.config.fires,
         "corpus": {
             "name": task.config.corpus.name,
             "split": task.config.split,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from errors import UserError
 from models.opt import Block, Decoder
@@ -57,10 +58,11 @@ class ResidualStream:
         for begin in range(0, len(self.stream), self.micro):
             rows = slice(begin, begin + self.micro)
             with torch.inference_mode():
-                x, pre = block.to_neurons(self.stream[rows].to(self.device))
+                x, pre = block.preactivations(self.stream[rows].to(self.device))
             yield MicroBatch(self.first + begin, pre[: self.sequences - begin])
             with torch.inference_mode():
-                self._move(rows, block.from_neurons(x, pre.relu_()), layer)
+                active = torch.relu_(pre) if block.activation is F.relu else block.activation(pre)
+                self._move(rows, block.add_ffn(x, active), layer)
 
     def _move(self, rows: slice, x: Float[Tensor, "sequence position width"], layer: int) -> None:
         self.stream[rows] = x

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from errors import UserError
 from models.config import OPTConfig, from_huggingface, huggingface
-from models.opt import OPT, Block, Decoder
+from models.opt import OPT, Block, Decoder, exported_positions
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 NOT_PARAMETERS = ("lm_head.weight", "decoder.version")  # the tied unembedding, and a counter of old exports
@@ -114,8 +114,8 @@ def open_checkpoint(where: str) -> Checkpoint:
         expected = set(OPT(checkpoint.config).state_dict())
     missing = sorted(expected - set(checkpoint.tensors))
     unexpected = sorted(set(checkpoint.tensors) - expected - set(NOT_PARAMETERS))
-    if checkpoint.config.positions == "none":
-        unexpected = [name for name in unexpected if name != "decoder.embed_positions.weight"]  # exported as zeros
+    if exported_positions(checkpoint.config) is not None:
+        unexpected = [name for name in unexpected if name != "decoder.embed_positions.weight"]
     if missing or unexpected:
         parts = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has the unexpected", unexpected)) if names]
         raise UserError(f"{where} is not a whole checkpoint of its config.json: it {' and '.join(parts)}.")
@@ -237,15 +237,15 @@ def _json(file: Path) -> dict[str, Any]:
 def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: Path | None = None) -> None:
     """Write a milestone in HuggingFace's layout, whole: it appears under its name when its last byte is on disk.
 
-    A model without positions is written with a position table of zeros, which is the same function.
+    A model without positions is written with a position table of zeros, one with sinusoids with these, which is the same function.
     """
     config = model.config
     unfinished = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     weights = {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if config.positions == "none":
-        weights["model.decoder.embed_positions.weight"] = torch.zeros(config.context + 2, config.width)
+    if (table := exported_positions(config)) is not None:
+        weights["model.decoder.embed_positions.weight"] = table
     save_file(weights, str(unfinished / "model.safetensors"), metadata={"format": "pt"})
     (unfinished / "config.json").write_text(json.dumps(huggingface(config), indent=2) + "\n")
     (unfinished / "training_state.json").write_text(json.dumps(state, indent=2) + "\n")

@@ -1,11 +1,14 @@
-"""Our OPT is transformers' OPT, for every variant that transformers can express."""
+"""Our OPT is transformers' OPT, for every variant that transformers can express; every variant keeps the laws of a decoder."""
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, OPTForCausalLM
 
+from errors import UserError
 from models.checkpoint import open_checkpoint, save_checkpoint
 from models.config import OPTConfig
 from models.opt import OPT, initialise
@@ -16,7 +19,16 @@ SHAPES = {
     "350m-like": {"norm": "post", "final_norm": False, "embed_dim": 20},
     "nopos": {"positions": "none"},
     "pre-LN without final LayerNorm": {"final_norm": False},
+    "sinusoidal": {"positions": "sinusoidal"},
+    "gelu": {"activation": "gelu"},
+    "relu_squared": {"activation": "relu_squared", "norm": "post", "final_norm": False},
 }
+OURS_ALONE = {
+    "post-LN with final LayerNorm": {"norm": "post"},
+    "rotary": {"positions": "rotary"},
+    "alibi": {"positions": "alibi", "heads": 3},
+}
+EVERY = SHAPES | OURS_ALONE
 
 
 def random_model(**variant) -> OPT:
@@ -53,26 +65,36 @@ def test_logits_and_firings_are_those_of_transformers(variant, ids, tmp_path) ->
     assert 0.05 < (pre > 0).float().mean() < 0.95
 
 
-@pytest.mark.parametrize("variant", [*SHAPES.values(), {"norm": "post"}], ids=[*SHAPES, "post-LN with final LayerNorm"])
+@pytest.mark.parametrize("variant", EVERY.values(), ids=EVERY)
 @torch.no_grad()
 def test_a_saved_model_opens_as_it_was(variant, ids, tmp_path) -> None:
     model = random_model(**variant)
     save_checkpoint(model, tmp_path / "m", {"step": 7, "tokens": 70})
     checkpoint = open_checkpoint(str(tmp_path / "m"))
-    assert checkpoint.config.positions == model.config.positions
+    assert checkpoint.config == replace(model.config, embed_dim=model.config.token_width)
     assert (checkpoint.step, checkpoint.tokens_trained) == (7, 70)
     assert torch.equal(checkpoint.model()(ids), model(ids))
 
 
-def test_transformers_refuses_what_it_cannot_express(tmp_path) -> None:
-    save_checkpoint(random_model(norm="post"), tmp_path / "m", {})
+@pytest.mark.parametrize(
+    ("variant", "lacks"),
+    [
+        ({"norm": "post"}, "final LayerNorm after post-LayerNorm"),
+        ({"positions": "rotary"}, "rotary positions"),
+        ({"positions": "alibi"}, "alibi positions"),
+    ],
+)
+def test_transformers_refuses_what_it_cannot_express_and_the_milestone_says_why(variant, lacks, tmp_path) -> None:
+    save_checkpoint(random_model(**variant), tmp_path / "m", {})
     with pytest.raises((ValueError, KeyError)):
         AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+    assert lacks in json.loads((tmp_path / "m" / "config.json").read_text())["neuron_census"]["note"]
 
 
+@pytest.mark.parametrize("variant", EVERY.values(), ids=EVERY)
 @torch.no_grad()
-def test_one_block_at_a_time_is_the_whole_model(ids, tmp_path) -> None:
-    model = random_model(norm="post", final_norm=False, embed_dim=20)
+def test_one_block_at_a_time_is_the_whole_model(variant, ids, tmp_path) -> None:
+    model = random_model(**variant)
     save_checkpoint(model, tmp_path / "m", {})
     checkpoint = open_checkpoint(str(tmp_path / "m"))
     ends = checkpoint.ends(torch.float32)
@@ -82,8 +104,10 @@ def test_one_block_at_a_time_is_the_whole_model(ids, tmp_path) -> None:
     assert torch.equal(ends.unembed(x), model(ids))
 
 
-def test_the_future_is_not_seen(ids) -> None:
-    model = random_model()
+@pytest.mark.parametrize("variant", EVERY.values(), ids=EVERY)
+@torch.no_grad()
+def test_the_future_is_not_seen(variant, ids) -> None:
+    model = random_model(**variant)
     changed = ids.clone()
     changed[:, 20] = (changed[:, 20] + 1) % SMALL["vocab_size"]
     before, after = model(ids), model(changed)
@@ -91,8 +115,46 @@ def test_the_future_is_not_seen(ids) -> None:
     assert not torch.equal(before[:, 20:], after[:, 20:])
 
 
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary", "alibi"])
+@torch.no_grad()
+def test_the_order_of_what_came_before_tells_only_models_with_positions(positions, ids) -> None:
+    swapped = ids[:, [1, 0, *range(2, 32)]]  # of one layer, whose attention would otherwise see a set
+    for kind, told in ((positions, True), ("none", False)):
+        model = random_model(positions=kind, layers=1)
+        difference = (model(ids) - model(swapped))[:, 2:].abs().max()
+        assert difference > 1e-3 if told else difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    "setting", [{"width": 15, "heads": 3, "positions": "sinusoidal"}, {"width": 12, "heads": 4, "positions": "rotary"}]
+)
+def test_an_odd_width_has_no_pairs_to_turn(setting) -> None:
+    with pytest.raises(UserError, match="even width"):
+        OPTConfig(**setting)
+
+
+@pytest.mark.parametrize(("field", "value"), [("positions", "rope"), ("norm", "rms"), ("activation", "silu")])
+def test_a_choice_that_is_none_is_told_the_choices(field, value) -> None:
+    with pytest.raises(UserError, match=rf"model.{field}='{value}' is none of"):
+        OPTConfig(**{field: value})
+
+
+def test_the_activation_of_another_opt_is_read_or_named(tmp_path) -> None:
+    save_checkpoint(random_model(activation="relu_squared"), tmp_path / "m", {})
+    file = tmp_path / "m" / "config.json"
+    entries = json.loads(file.read_text())
+    assert entries["activation_function"] == "relu2" and "writes anything" in entries["neuron_census"]["fires"]
+    file.write_text(json.dumps(entries | {"activation_function": "silu"}))
+    with pytest.raises(UserError, match="'silu'; only 'relu', 'gelu', 'relu2'"):
+        open_checkpoint(str(tmp_path / "m"))
+
+
 def test_initialisation_has_the_standard_deviations_of_metaseq() -> None:
-    model = initialise(OPT(OPTConfig(layers=4, width=256, heads=4, neurons=1024, context=512, vocab_size=2000)), seed=3)
+    shape = {"layers": 4, "width": 256, "heads": 4, "neurons": 1024, "embed_dim": 200, "context": 512, "vocab_size": 2000}
+    model = initialise(OPT(OPTConfig(**shape)), seed=3)
+    kinds = {name.split(".")[-2] for name, _ in model.named_parameters()}
+    assert kinds == {"embed_tokens", "embed_positions", "project_in", "project_out", "q_proj", "k_proj", "v_proj", "out_proj",
+                     "self_attn_layer_norm", "fc1", "fc2", "final_layer_norm"}  # fmt: skip
     for name, parameter in model.named_parameters():
         if "layer_norm" in name:
             assert torch.equal(parameter, torch.full_like(parameter, float(name.endswith("weight"))))

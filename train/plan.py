@@ -42,6 +42,8 @@ class Plan(L.Callback):
             "time": f"about {duration(seconds)} for {left:,} steps ({config.batch.tokens * left / seconds:,.0f} tokens/s measured)",
             "disk": f"about {disk / 1e9:.2f} GB: {milestones} milestones and the checkpoint to resume from",
         }
+        if cannot := config.model.inexpressible:
+            rows["milestones"] = f"transformers' OPT cannot open them, it has no {' and no '.join(cannot)}; the census can"
         table = Table("plan", "", show_header=False, box=None)
         for name, value in rows.items():
             table.add_row(name, value)
