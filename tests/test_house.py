@@ -1,6 +1,7 @@
 """The house itself: imports point one way, every configuration composes, a variant is one line away from the baseline."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,8 @@ def composed(program: str, *overrides: str) -> DictConfig:
 
 
 def names(group: str) -> list[str]:
-    return sorted(file.stem for file in (HERE / "conf" / group).rglob("*.yaml"))
+    folder = HERE / "conf" / group
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
 
 
 def trained(*overrides: str) -> train.config.TrainConfig:
@@ -91,8 +93,14 @@ def test_a_variant_is_its_one_line_away_from_the_baseline(variant: str) -> None:
     lines = [line for line in (HERE / "conf" / "model" / f"{variant}.yaml").read_text().splitlines() if line.strip()]
     assert len(lines) == 1
     stated = OmegaConf.to_container(OmegaConf.create(lines[0]))
-    ours, theirs = (OmegaConf.to_container(composed("train", "name=x", f"model={m}"))["model"] for m in (variant, "baseline"))
-    assert {key: value for key, value in ours.items() if value != theirs[key]} == stated
+    ours, theirs = (OmegaConf.to_container(composed("train", "name=x", f"model={m}")) for m in (variant, "baseline"))
+    model, plain = ours.pop("model"), theirs.pop("model")
+    assert {key: value for key, value in model.items() if value != plain[key]} == stated
+    assert ours == theirs
+
+
+def test_a_seed_is_one_setting_away_too() -> None:
+    assert trained("seed=7") == replace(trained(), seed=7) != trained()
 
 
 def test_the_default_training_is_the_paper_s() -> None:
