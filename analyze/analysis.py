@@ -15,7 +15,8 @@ from analyze.report import census_page, comparison_page, run_page
 from analyze.writing import write_table, write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model
 from errors import UserError
-from models.checkpoint import Checkpoint, open_checkpoint
+from models.checkpoint import Checkpoint
+from models.opening import open_checkpoint
 from tracking import Mirror
 
 

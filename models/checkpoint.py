@@ -1,36 +1,36 @@
-"""A checkpoint on disk -> its configuration, and its tensors one block at a time; and back to disk."""
+"""Where a checkpoint's tensors are -> one block at a time; and a model back to disk."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from jaxtyping import UInt8
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from errors import UserError
-from models.config import OPTConfig, from_huggingface, huggingface
+from models.config import OPTConfig, huggingface
 from models.opt import OPT, Block, Decoder, exported_positions
+from models.weights import Stored
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-NOT_PARAMETERS = ("lm_head.weight", "decoder.version")  # the tied unembedding, and a counter of old exports
+ALIGNMENT = 256  # bytes; where a tensor may begin in a slab, as a GPU likes it
 
 
 @dataclass
 class Checkpoint:
-    """An opened checkpoint. Nothing but its index is read until a tensor is asked for."""
+    """An opened checkpoint: where every tensor is. Nothing is read until a tensor is asked for, and nothing read is kept."""
 
     path: Path  # folder, or .ckpt file
     files: list[Path]  # that hold the weights
     config: OPTConfig
-    tensors: dict[str, Callable[[], Tensor]]  # name, from `decoder.` on -> how to read it
+    tensors: dict[str, Stored]  # name, from `decoder.` on -> where it is
     tokenizer: str | None  # tokenizer.json or a folder that holds a tokenizer
     step: int | None = None  # of training, where known
     tokens_trained: int | None = None
@@ -50,16 +50,77 @@ class Checkpoint:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
-    def block(self, layer: int, dtype: torch.dtype) -> Block:
-        """Read one decoder layer."""
+    @property
+    def weight_dtype(self) -> torch.dtype:
+        """As which the layers are stored."""
+        return self.tensors["decoder.layers.0.fc1.weight"].dtype
+
+    def layer_tensors(self, layer: int) -> dict[str, Stored]:
+        """Where one decoder layer's tensors are, by their names in a `Block`."""
+        return {name: self.tensors[f"decoder.layers.{layer}.{name}"] for name in self.empty_block(device="meta").state_dict()}
+
+    def layer_bytes(self, layer: int) -> int:
+        """Bytes of a slab that holds this layer."""
+        *_, (_, stored, at) = self._slots(layer)
+        return at + stored.nbytes
+
+    @property
+    def slab_bytes(self) -> int:
+        """Bytes of a slab that holds any one layer."""
+        return max(self.layer_bytes(layer) for layer in range(self.config.layers))
+
+    def read_layer(self, layer: int, slab: UInt8[Tensor, " byte"]) -> None:
+        """Read one decoder layer into a slab in main memory, by plain reads. Takes no memory; may run in any thread.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        for _, stored, at in self._slots(layer):
+            stored.read_into(slab[at:])
+
+    def layer_views(self, layer: int, slab: UInt8[Tensor, " byte"]) -> dict[str, Tensor]:
+        """A slab that `read_layer` filled, or a copy of it on another device, as the tensors of a `Block`."""
+        return {name: stored.view(slab[at:]) for name, stored, at in self._slots(layer)}
+
+    def block_in(self, layer: int, slab: UInt8[Tensor, " byte"], dtype: torch.dtype | None = None) -> Block:
+        """The decoder layer in a slab; its parameters are the slab itself, unless `dtype` asks for another than the stored one."""
+        block = self.empty_block(device="meta")
+        views = self.layer_views(layer, slab)
+        block.load_state_dict({name: view.to(dtype or view.dtype) for name, view in views.items()}, assign=True)
+        return block
+
+    @torch.no_grad()
+    def fill(self, block: Block, layer: int, slab: UInt8[Tensor, " byte"]) -> None:
+        """Copy the decoder layer in a slab into a block, which keeps its device and dtype."""
+        parameters = block.state_dict()
+        for name, view in self.layer_views(layer, slab).items():
+            parameters[name].copy_(view)
+
+    def empty_block(self, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Block:
+        """A block whose parameters are still to be filled."""
         with torch.device("meta"):
-            block = Block(self.config)
-        self._fill(block, f"decoder.layers.{layer}.", dtype)
-        return block.eval()
+            block = Block(self.config).to(dtype)
+        return block.to_empty(device=device).eval()
+
+    def check_finite(self, layer: int, block: Block) -> None:
+        """Waits for the block's device once.
+
+        Raises:
+            UserError: a weight of this layer is not a number, or infinite in the block's dtype.
+        """
+        self._check_finite(block, f"decoder.layers.{layer}.")
+
+    def block(self, layer: int, dtype: torch.dtype | None = None) -> Block:
+        """Read one decoder layer, in its own dtype or cast."""
+        slab = torch.empty(self.layer_bytes(layer), dtype=torch.uint8)
+        self.read_layer(layer, slab)
+        block = self.block_in(layer, slab, dtype)
+        self.check_finite(layer, block)
+        return block
 
     def fc2(self, layer: int) -> Tensor:
         """Read one layer's second FFN matrix, `[width, neuron]`, in float32: column n is what neuron n writes."""
-        return self._read(f"decoder.layers.{layer}.fc2.weight").float()
+        return self.tensors[f"decoder.layers.{layer}.fc2.weight"].read().float()
 
     def ends(self, dtype: torch.dtype) -> Decoder:
         """Read everything but the decoder layers: embedding and what stands before the unembedding."""
@@ -75,163 +136,33 @@ class Checkpoint:
         self._fill(model, "", dtype)
         return model.eval()
 
+    def _slots(self, layer: int) -> Iterator[tuple[str, Stored, int]]:
+        """A layer's tensors, and where in a slab each one begins."""
+        at = 0
+        for name, stored in self.layer_tensors(layer).items():
+            yield name, stored, at
+            at += -(-stored.nbytes // ALIGNMENT) * ALIGNMENT
+
     def _fill(self, module: nn.Module, prefix: str, dtype: torch.dtype) -> None:
-        weights = {}
-        for name, expected in module.state_dict().items():
-            tensor = self._read(prefix + name)
-            if tensor.shape != expected.shape:
-                raise UserError(
-                    f"{self.path}: {prefix + name} is {tuple(tensor.shape)}, but config.json asks for {tuple(expected.shape)}."
-                )
-            weights[name] = tensor.to(dtype)
+        weights = {name: self.tensors[prefix + name].read().to(dtype) for name in module.state_dict()}
         module.load_state_dict(weights, assign=True)
+        self._check_finite(module, prefix)
 
-    def _read(self, name: str) -> Tensor:
-        try:
-            return self.tensors[name]()
-        except (SafetensorError, RuntimeError, OSError) as broken:
-            raise UserError(f"{self.path}: the tensor {name} cannot be read ({broken}).") from None
-
-
-def open_checkpoint(where: str) -> Checkpoint:
-    """Open a HuggingFace folder or milestone, one of our `.ckpt` files, or a hub name such as facebook/opt-125m.
-
-    Raises:
-        UserError: nothing is there, it is damaged, it is not an OPT, or a parameter is missing.
-    """
-    path = Path(where)
-    if path.is_file() and path.suffix == ".ckpt":
-        checkpoint = _open_lightning(path)
-    elif (path / "config.json").is_file():
-        checkpoint = _open_folder(path)
-    elif path.exists():
-        raise UserError(
-            f"ckpt={where} is neither a folder with a config.json, nor a .ckpt file, nor a run folder with milestones/."
-        )
-    else:
-        checkpoint = replace(_open_folder(_from_hub(where)), name=where)
-    with torch.device("meta"):
-        expected = set(OPT(checkpoint.config).state_dict())
-    missing = sorted(expected - set(checkpoint.tensors))
-    unexpected = sorted(set(checkpoint.tensors) - expected - set(NOT_PARAMETERS))
-    if exported_positions(checkpoint.config) is not None:
-        unexpected = [name for name in unexpected if name != "decoder.embed_positions.weight"]
-    if missing or unexpected:
-        parts = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has the unexpected", unexpected)) if names]
-        raise UserError(f"{where} is not a whole checkpoint of its config.json: it {' and '.join(parts)}.")
-    return checkpoint
+    def _check_finite(self, module: nn.Module, prefix: str) -> None:
+        weights = module.state_dict()
+        extremes = torch.stack([torch.stack(torch.aminmax(weight.detach())) for weight in weights.values()])
+        finite = torch.isfinite(extremes).all(1).tolist()
+        if bad := [prefix + name for name, fine in zip(weights, finite, strict=True) if not fine]:
+            dtype = str(extremes.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{self.path}: {some(bad)} holds NaN or infinity in {dtype}; "
+                "download the checkpoint again, or try dtype=float32 if it is float32 or bfloat16 itself."
+            )
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few of them, for a sentence."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _from_hub(name: str) -> Path:
-    missing = f"ckpt={name} does not exist"
-    if name.count("/") != 1 or name.startswith((".", "/")) or name.endswith((".ckpt", "/")):
-        raise UserError(
-            f"{missing}. Give a folder with a config.json, a .ckpt file, a run folder, or a hub name like facebook/opt-125m."
-        )
-    from httpx import HTTPError
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        found = snapshot_download(name, allow_patterns=["*.json", "*.txt", *WEIGHTS[::2], "*.safetensors", "pytorch_model*.bin"])
-    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError):
-        raise UserError(f"{missing} here, and the hub or its local cache has nothing of that name within reach.") from None
-    return Path(found)
-
-
-def _open_folder(folder: Path) -> Checkpoint:
-    entries = _json(folder / "config.json")
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        raise UserError(f"{folder} has none of {', '.join(WEIGHTS)}.")
-    files = [weights]
-    if weights.suffix == ".json":
-        files = [folder / name for name in sorted(set(_json(weights)["weight_map"].values()))]
-        if absent := [file.name for file in files if not file.is_file()]:
-            raise UserError(f"{folder} lacks {_some(absent)}, which {weights.name} names.")
-    tensors: dict[str, Callable[[], Tensor]] = {}
-    for file in files:
-        tensors |= _index(file)
-    state = _json(folder / "training_state.json") if (folder / "training_state.json").is_file() else {}
-    tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
-    return Checkpoint(
-        path=folder,
-        files=files,
-        config=from_huggingface(entries, str(folder)),
-        tensors=tensors,
-        tokenizer=str(folder) if tokenizer else None,
-        step=state.get("step"),
-        tokens_trained=state.get("tokens"),
-        name=state.get("name") or folder.resolve().name,
-    )
-
-
-def _open_lightning(path: Path) -> Checkpoint:
-    stored = plain_values(path)
-    try:
-        config, weights = OPTConfig(**stored["model"]), stored["state_dict"]
-    except (KeyError, TypeError):
-        raise UserError(f"{path} is not a .ckpt file of this project: it has no model configuration in it.") from None
-    tokenizer = path.parent.parent / "tokenizer.json"
-    return Checkpoint(
-        path=path,
-        files=[path],
-        config=config,
-        tensors=_named(weights.items()),
-        tokenizer=str(tokenizer) if tokenizer.is_file() else None,
-        step=stored.get("global_step"),
-        tokens_trained=stored.get("tokens"),
-        name=stored.get("name") or path.stem,
-    )
-
-
-def _index(file: Path) -> dict[str, Callable[[], Tensor]]:
-    if file.suffix == ".safetensors":
-        try:
-            handle: Any = safe_open(str(file), framework="pt")
-            names: list[str] = handle.keys()
-        except (SafetensorError, OSError) as broken:
-            raise UserError(f"{file} is not a whole safetensors file ({broken}); copy or download it again.") from None
-        return {_plain(name): partial(handle.get_tensor, name) for name in names}
-    return _named(plain_values(file).items())
-
-
-def _named(weights: Iterable[tuple[str, Tensor]]) -> dict[str, Callable[[], Tensor]]:
-    return {_plain(name): partial(_same, tensor) for name, tensor in weights}
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _plain(name: str) -> str:
-    return name.removeprefix("model.")
-
-
-def plain_values(file: Path) -> dict[str, Any]:
-    """Read a file of `torch.save`; tensors stay on disk until they are used, and no code in it is ever run.
-
-    Raises:
-        UserError: it is damaged, or holds more than plain values and tensors.
-    """
-    try:
-        stored: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as broken:  # torch raises whatever its readers do
-        reason = str(broken).splitlines()[0] if str(broken) else type(broken).__name__
-        raise UserError(f"{file} cannot be read as a file of plain tensors ({reason}).") from None
-    return stored
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        entries: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as broken:
-        raise UserError(f"{file} cannot be read as JSON ({broken}).") from None
-    return entries
 
 
 def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: Path | None = None) -> None:

@@ -25,8 +25,9 @@ from analyze.counts import count, index
 from analyze.firings import bytes_for, record
 from analyze.walk import ResidualStream
 from analyze.writing import write_whole
-from models.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
+from models.checkpoint import Checkpoint, save_checkpoint
 from models.config import OPTConfig
+from models.opening import open_checkpoint
 from models.opt import OPT, Block, initialise
 
 POSITIONS = 2048

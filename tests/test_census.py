@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from analyze.analysis import sequences_for
 from analyze.census import CensusTask, dead_bound, take
 from errors import UserError
-from models.checkpoint import open_checkpoint
+from models.opening import open_checkpoint
 
 INTEGERS = ("n_tokens", "n_fired", "n_fired_bos", "first_fired", "unigrams_95", "bigrams_95", "trigrams_95", "last_position_95",
             "n_detected_bigrams", "n_detected_trigrams")  # fmt: skip
@@ -238,7 +238,8 @@ def test_other_thresholds_change_tables_and_no_counts(tmp_path: Path, monkeypatc
 def test_values_that_are_not_finite_name_layer_and_sequence(tmp_path: Path) -> None:
     model = tiny.random_model()
     with torch.no_grad():
-        model.decoder.layers[1].fc2.bias[0] = float("nan")
+        model.decoder.layers[1].fc1.bias.fill_(3e38)  # finite, but not what it adds up to
+        model.decoder.layers[1].fc2.weight.fill_(1.0)
     tiny.saved(tmp_path / "model", model)
     with pytest.raises(UserError, match=r"Layer 1 .* sequence 0"):
         taken(tmp_path, tiny.random_ids())

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, OPTForCausalLM
 
 from errors import UserError
-from models.checkpoint import open_checkpoint, save_checkpoint
+from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
+from models.opening import open_checkpoint
 from models.opt import OPT, initialise
 
 SMALL = {"layers": 3, "width": 48, "heads": 4, "neurons": 96, "context": 32, "vocab_size": 60}

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
-from models.checkpoint import open_checkpoint
 from models.config import OPTConfig
+from models.opening import open_checkpoint
 from models.opt import OPT, initialise
 from train.config import OptimizerConfig
 from train.keeping import last_checkpoint

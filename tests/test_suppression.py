@@ -17,7 +17,7 @@ from analyze.census import CensusTask, take
 from analyze.config import Thresholds
 from analyze.suppression import group_means, suppressing_shares
 from analyze.writes import DRAWS, LOOSEST, NEAREST, LayerWrites, greatest, layer_writes, matched_tokens
-from models.checkpoint import open_checkpoint
+from models.opening import open_checkpoint
 from models.opt import OPT
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from corpora.config import CorpusConfig
 from errors import UserError
-from models.checkpoint import open_checkpoint
 from models.config import OPTConfig
+from models.opening import open_checkpoint
 from train.config import BatchConfig, OptimizerConfig, TrainConfig
 from train.keeping import Keeping, last_checkpoint
 from train.schedule import dropout_seed, learning_rate

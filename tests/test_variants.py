@@ -12,8 +12,8 @@ from rich.console import Console
 from analyze.analysis import sequences_for
 from analyze.census import CensusTask, take
 from corpora.config import CorpusConfig
-from models.checkpoint import open_checkpoint
 from models.config import OPTConfig
+from models.opening import open_checkpoint
 from train.keeping import last_checkpoint
 from train.training import train
 

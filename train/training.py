@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from corpora.prepare import token_store
 from corpora.store import TokenStore
 from errors import UserError
-from models.checkpoint import plain_values
 from models.opt import OPT, initialise
+from models.pickled import plain_values
 from tracking import Mirror
 from train.config import TrainConfig
 from train.folder import begin, identity
