@@ -5,13 +5,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from analyze.census import CensusTask, take
+from analyze.census import take
 from analyze.config import AnalyzeConfig
 from analyze.evolution import evolution, transitions
 from analyze.figures import census_figures, comparison_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
 from analyze.ranks import joined
 from analyze.report import census_page, comparison_page, run_page
+from analyze.task import CensusTask
 from analyze.writing import write_table, write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model
 from errors import UserError
@@ -46,8 +47,8 @@ def analyze(config: AnalyzeConfig) -> Path:
 
 
 def censuses_of(checkpoints: list[tuple[Checkpoint, Path]], config: AnalyzeConfig, console: Console) -> list[Census]:
-    """Take the censuses, and draw them; of several processes all but the first only help to take them."""
-    if joined().first:
+    """Take the censuses, and draw them; of several processes all but the first only help to take them, and `plan_only` takes none."""
+    if joined().first and not config.plan_only:
         return [census_of(checkpoint, config, out, console) for checkpoint, out in checkpoints]
     for checkpoint, out in checkpoints:
         take(CensusTask(checkpoint, sequences_for(checkpoint, config), out, config), console)

@@ -10,6 +10,7 @@ from errors import UserError
 from tracking import WandbConfig
 
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
+PLACES = {"residuals": ("auto", "memory", "pinned", "file"), "bits": ("auto", "memory", "file")}
 KERNELS = ("numba", "numpy", "triton")
 DEVICES = ("auto", "cpu", "cuda")
 FEWEST_KEPT = 50  # n-grams that a detector may need, and tokens that trigger suppression is answered for
@@ -61,8 +62,13 @@ class AnalyzeConfig:
     keep_ngrams: int | None = (
         100  # at least 50: which n-grams they are is kept of neurons that so many cover to 80 %; null: of all
     )
-    bits_memory: float | None = None  # GB for a layer's firing bits, past which they go to a file; null: half of the free memory
-    scratch: str | None = None  # folder of that file; null: `out`
+    gpu_memory: float | None = None  # GB of the GPU that may be taken; null: nine tenths of what is free
+    host_memory: float | None = None  # GB of memory that may be taken; null: nine tenths of what is free
+    scratch: str | None = None  # folder for what memory has no room for; null: `out`
+    residuals: str = "auto"  # residual streams: auto | memory (of the GPU, if there is one) | pinned (beside the GPU) | file
+    bits: str = "auto"  # a layer's firing bits: auto | memory | file
+    passes: int | None = None  # chunks of sequences that go through all layers one after another; null: as few as fit
+    plan_only: bool = False  # print where everything would lie and how long it would take, and stop
     threads: int | None = None  # of the CPU; null: as many as torch takes
     thresholds: Thresholds = field(default_factory=Thresholds)
     wandb: WandbConfig = field(default_factory=WandbConfig)
@@ -74,11 +80,16 @@ class AnalyzeConfig:
             ("dtype", self.dtype, DTYPES),
             ("device", self.device, DEVICES),
             ("kernel", self.kernel, KERNELS),
+            ("residuals", self.residuals, PLACES["residuals"]),
+            ("bits", self.bits, PLACES["bits"]),
         ):
             if value not in allowed:
                 raise UserError(f"{name}={value!r} is none of {', '.join(allowed)}.")
         if self.keep_ngrams is not None and self.keep_ngrams < FEWEST_KEPT:
             raise UserError(f"keep_ngrams={self.keep_ngrams} must be null or at least {FEWEST_KEPT}: detectors need that many.")
+        for name, amount in (("gpu_memory", self.gpu_memory), ("host_memory", self.host_memory), ("passes", self.passes)):
+            if amount is not None and amount <= 0:
+                raise UserError(f"{name}={amount} must be above 0.")
         if self.tokens < 1:
             raise UserError(f"tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
 

@@ -41,6 +41,14 @@ class Ranks:
         dist.broadcast_object_list(said)
         return said[0]
 
+    def agree(self, value: object) -> bool:
+        """Whether every process has the same value."""
+        if self.world == 1:
+            return True
+        said: list[object] = [None] * self.world
+        dist.all_gather_object(said, value)
+        return all(other == value for other in said)
+
     def gather(
         self, bits: UInt8[np.ndarray, "token byte"], max_pre: Float32[np.ndarray, " neuron"], batches: int, rows_of_batch: int
     ) -> None:

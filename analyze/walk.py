@@ -1,4 +1,4 @@
-"""Sequences -> residual stream -> pre-activations: one layer at a time over all sequences."""
+"""Sequences -> residual stream -> pre-activations: one layer at a time over all sequences of a pass."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,67 +8,102 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from analyze.residuals import InMemory, Residuals
 from errors import UserError
 from models.opt import Block, Decoder
 
 
 @dataclass
 class MicroBatch:
-    """Pre-activations of some whole sequences in one layer."""
+    """Pre-activations of some whole sequences in one layer. They stand until the next micro-batch is asked for."""
 
     first: int  # number of its first sequence
     pre: Float[Tensor, "sequence position neuron"]  # without the sequences that only fill up the last micro-batch
 
 
 class ResidualStream:
-    """The residual streams of all sequences, `[sequence, position, width]`, moved one layer on at a time, in place.
+    """The residual streams of all sequences, `[sequence, position, width]`, moved one layer on at a time.
 
     Every micro-batch has the same shape, the last one filled up with copies of the first sequence that nobody counts: the
     kernel of a matrix product, and with it the sign of values near zero, depends on the shape.
     """
 
-    @torch.no_grad()
     def __init__(
         self,
-        ends: Decoder,
+        ends: Decoder | None,
         ids: Int[Tensor, "sequence position"],
         micro: int,
         device: torch.device,
         batches: range | None = None,  # the micro-batches that this process walks; None: all
+        residuals: Residuals | None = None,  # None: in the memory of `device`; where they hold something, `ends` are not needed
     ) -> None:
-        batches = range(-(-len(ids) // micro)) if batches is None else batches
-        self.first, self.micro, self.device = batches.start * micro, micro, device
-        self.sequences = len(ids) - self.first
-        ids = torch.cat([ids, ids[:1].expand(-len(ids) % micro, -1)])[self.first : batches.stop * micro]
-        ends = ends.to(device)
-        first = ends.embed(ids[:micro].to(device))
-        self.stream = torch.empty(len(ids), *first.shape[1:], dtype=first.dtype)
-        for begin in range(0, len(ids), micro):
-            self.stream[begin : begin + micro] = ends.embed(ids[begin : begin + micro].to(device))
+        self.batches = range(-(-len(ids) // micro)) if batches is None else batches
+        self.micro, self.device, self.sequences = micro, device, len(ids)
+        if residuals is None:
+            assert ends is not None
+            shape = (micro, ids.shape[1], ends.config.width)
+            residuals = InMemory(len(self.batches), shape, ends.embed_tokens.weight.dtype, device)
+        self.residuals = residuals
+        if residuals.finished is None:
+            assert ends is not None
+            self._embed(ends, ids)
 
-    def through(self, block: Block, layer: int) -> Iterator[MicroBatch]:
+    @torch.inference_mode()
+    def _embed(self, ends: Decoder, ids: Int[Tensor, "sequence position"]) -> None:
+        ends = ends.to(self.device)
+        for number, batch in enumerate(self.batches):
+            some = ids[batch * self.micro : (batch + 1) * self.micro]
+            some = torch.cat([some, ids[:1].expand(self.micro - len(some), -1)])
+            self.residuals.write(number, ends.embed(some.to(self.device)))
+        self.residuals.finish(-1)
+
+    def through(self, block: Block, layer: int, last: bool = False) -> Iterator[MicroBatch]:
         """Move every sequence through `block`, handing out the pre-activations on the way.
 
-        A batch's memory is used on when the next one is asked for: its pre-activations become activations in place.
+        Of the `last` layer needed, what comes after the pre-activations is not computed.
 
         Raises:
             UserError: a value is not finite; names the layer and the sequence.
         """
         block = block.to(self.device)
-        for begin in range(0, len(self.stream), self.micro):
-            rows = slice(begin, begin + self.micro)
-            with torch.inference_mode():
-                x, pre = block.preactivations(self.stream[rows].to(self.device))
-            yield MicroBatch(self.first + begin, pre[: self.sequences - begin])
-            with torch.inference_mode():
-                active = torch.relu_(pre) if block.activation is F.relu else block.activation(pre)
-                self._move(rows, block.add_ffn(x, active), layer)
+        sums = torch.zeros(len(self.batches), self.micro, device=self.device)  # finite where all values are; looked at once
+        for number, batch in enumerate(self.batches):
+            x, pre = self._preactivations(block, number)
+            first = batch * self.micro
+            if last:
+                _sum(pre, sums[number])
+            yield MicroBatch(first, pre[: self.sequences - first])
+            if not last:
+                self._move_on(block, number, x, pre, sums[number])
+            del x, pre
+        self._check_finite(sums, layer)
+        if not last:
+            self.residuals.finish(layer)
 
-    def _move(self, rows: slice, x: Float[Tensor, "sequence position width"], layer: int) -> None:
-        self.stream[rows] = x
-        finite = torch.isfinite(x).flatten(1).all(1)
+    @torch.inference_mode()
+    def _preactivations(self, block: Block, number: int) -> tuple[Tensor, Tensor]:
+        x, pre = block.preactivations(self.residuals.read(number))
+        return x, pre
+
+    @torch.inference_mode()
+    def _move_on(self, block: Block, number: int, x: Tensor, pre: Tensor, sums: Tensor) -> None:
+        active = (
+            torch.relu_(pre) if block.activation is F.relu else block.activation(pre)
+        )  # in place: whoever wanted the signs has seen them
+        x = block.add_ffn(x, active)
+        _sum(x, sums)
+        self.residuals.write(number, x)
+
+    def _check_finite(self, sums: Float[Tensor, "batch sequence"], layer: int) -> None:
+        finite = torch.isfinite(sums).flatten()
         if not finite.all():
-            bad = self.first + rows.start + int((~finite).nonzero()[0])
+            bad = self.batches.start * self.micro + int((~finite).nonzero()[0])
             raise UserError(
                 f"Layer {layer} gives values that are not finite in sequence {bad}; try dtype=float32, or check the weights."
             )
+
+
+@torch.inference_mode()
+def _sum(values: Float[Tensor, "sequence position channel"], sums: Float[Tensor, " sequence"]) -> None:
+    """Add up every sequence's values: one infinite value or NaN and the sum is neither finite."""
+    sums.copy_(values.flatten(1).sum(1, dtype=torch.promote_types(values.dtype, torch.float32)))

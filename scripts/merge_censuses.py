@@ -10,10 +10,11 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parents[1])
 
 from analyze.analysis import draw
-from analyze.census import dead_bound, write_tables
+from analyze.census_tables import write_tables
 from analyze.config import Thresholds
 from analyze.counts import Index, LayerCounts
 from analyze.merging import merged_counts, merged_index
+from analyze.meta import dead_bound
 from analyze.writing import write_whole
 from corpora.sequences import Sequences
 from errors import UserError, plainly

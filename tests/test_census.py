@@ -13,7 +13,9 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from analyze.analysis import sequences_for
-from analyze.census import CensusTask, dead_bound, take
+from analyze.census import take
+from analyze.meta import dead_bound
+from analyze.task import CensusTask
 from errors import UserError
 from models.opening import open_checkpoint
 
@@ -124,7 +126,7 @@ def test_a_kill_in_the_middle_of_a_layer_loses_that_layer_only(tmp_path: Path, m
     tiny.saved(tmp_path / "model", tiny.random_model())
     whole = counts(taken(tmp_path, ids))
     with monkeypatch.context() as killed:
-        killed.setattr("analyze.census.count", _killed_at_the_second(killed))
+        killed.setattr("analyze.counting.count", _killed_at_the_second(killed))
         with pytest.raises(KeyboardInterrupt):
             taken(tmp_path, ids, "killed")
     assert len(counts(tmp_path / "killed")) == 2 + 1
@@ -193,7 +195,7 @@ def test_bits_in_a_scratch_file_and_milestones_that_share_an_index_change_nothin
     ids = tiny.random_ids()
     tiny.saved(tmp_path / "model", tiny.random_model())
     whole = counts(taken(tmp_path, ids, "one/out"))
-    assert counts(taken(tmp_path, ids, "two/out", bits_memory=0.0, scratch=str(tmp_path / "scratch"))) == whole
+    assert counts(taken(tmp_path, ids, "two/out", bits="file", scratch=str(tmp_path / "scratch"))) == whole
     assert not list((tmp_path / "scratch").iterdir())
     assert counts(taken(tmp_path, ids, "one/beside")) == whole
     index, beside = (tmp_path / "one" / name / "index.safetensors" for name in ("out", "beside"))
@@ -213,7 +215,7 @@ def test_a_disk_that_is_full_after_a_layer_loses_no_layer(tmp_path: Path, monkey
     with monkeypatch.context() as disk:
         disk.setattr("os.posix_fallocate", full)
         with pytest.raises(UserError, match="Finished layers are kept"):
-            taken(tmp_path, ids, "full", bits_memory=0.0)
+            taken(tmp_path, ids, "full", bits="file")
         disk.setattr("analyze.counts.save_file", full)
         with pytest.raises(UserError, match="finished layers are kept"):
             taken(tmp_path, ids, "full")

@@ -13,9 +13,10 @@ import torch
 from rich.console import Console
 
 from analyze.analysis import sequences_for
-from analyze.census import CensusTask, take
+from analyze.census import take
 from analyze.config import Thresholds
 from analyze.suppression import group_means, suppressing_shares
+from analyze.task import CensusTask
 from analyze.writes import DRAWS, LOOSEST, NEAREST, LayerWrites, greatest, layer_writes, matched_tokens
 from models.opening import open_checkpoint
 from models.opt import OPT

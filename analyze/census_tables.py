@@ -1,0 +1,40 @@
+"""census folder -> neurons.parquet, ngrams.parquet and layers.parquet."""
+
+from pathlib import Path
+
+import polars as pl
+
+from analyze.config import Thresholds
+from analyze.counts import Index, LayerCounts
+from analyze.detectors import layer_detectors
+from analyze.layers import layer_table
+from analyze.neurons import neuron_table
+from analyze.ngram_table import ngram_table
+from analyze.suppression import SHARES, suppressing_shares, with_suppression
+from analyze.writes import LayerWrites
+from analyze.writing import write_table
+
+
+def write_tables(out: Path, rows: Index, thresholds: Thresholds) -> None:
+    """Compute neurons.parquet, ngrams.parquet and layers.parquet from what is stored of every finished layer.
+
+    Without what a layer writes to the logits (a folder added up from shards), the columns of suppression are left out.
+    """
+    corpus = rows.corpus
+    of_neurons, of_ngrams, shares = [], [], []
+    for file in sorted((out / "layers").glob("layer_*.safetensors")):
+        layer, counts = int(file.stem.removeprefix("layer_")), LayerCounts.load(file)
+        found = layer_detectors(counts, rows, thresholds)
+        table = neuron_table(layer, counts, corpus, found, thresholds)
+        if (written := out / "writes" / file.name).exists():
+            writes = LayerWrites.load(written)
+            shares.append(suppressing_shares(table, writes, thresholds))
+            table = with_suppression(table, writes, thresholds)
+        of_neurons.append(table)
+        of_ngrams.append(ngram_table(layer, found, rows))
+    neurons, ngrams = pl.concat(of_neurons), pl.concat(of_ngrams)
+    layers = layer_table(neurons, ngrams)
+    if shares:
+        layers = layers.with_columns(pl.from_dicts(shares, schema=dict.fromkeys(SHARES, pl.Float64)))
+    for name, table in (("neurons", neurons), ("ngrams", ngrams), ("layers", layers)):
+        write_table(out / f"{name}.parquet", table)

@@ -1,0 +1,43 @@
+"""A census folder becomes ours, or is refused: it remembers what its counts were made from."""
+
+import json
+import shutil
+from pathlib import Path
+
+from analyze.task import CensusTask
+from analyze.writing import write_whole
+from errors import UserError
+from models.checkpoint import Checkpoint
+
+
+def check(task: CensusTask) -> None:
+    """Refuse a folder that holds something else.
+
+    Raises:
+        UserError: counts made otherwise, named; or files that are no census.
+    """
+    meta = task.out / "meta.json"
+    if meta.exists():
+        theirs = json.loads(meta.read_text()).get("identity", {})
+        if differs := [f"{k} (there {theirs.get(k)}, here {v})" for k, v in task.identity.items() if theirs.get(k) != v]:
+            raise UserError(f"out={task.out} holds a census with another {'; another '.join(differs)}. Choose another out=.")
+    elif task.out.exists() and any(task.out.iterdir()):
+        raise UserError(f"out={task.out} is not empty and is no census. Choose another out=.")
+
+
+def claim(task: CensusTask) -> None:
+    """Make a folder that passed the check ours."""
+    if (task.out / "meta.json").exists():
+        return
+    task.out.mkdir(parents=True, exist_ok=True)
+    if (tokenizer := task.sequences.tokenizer_file or _tokenizer_of(task.checkpoint)) is not None:
+        shutil.copyfile(tokenizer, task.out / "tokenizer.json")
+    write_whole(task.out / "meta.json", json.dumps({"identity": task.identity}, indent=2) + "\n")
+
+
+def _tokenizer_of(checkpoint: Checkpoint) -> Path | None:
+    if checkpoint.tokenizer is None:
+        return None
+    file = Path(checkpoint.tokenizer)
+    file = file / "tokenizer.json" if file.is_dir() else file
+    return file if file.is_file() else None

@@ -1,0 +1,59 @@
+"""meta.json: everything needed to trust a census and to take it again."""
+
+import json
+import resource
+from dataclasses import asdict
+from typing import Any
+
+from analyze.counts import CorpusCounts
+from analyze.task import CensusTask
+from analyze.writing import write_whole
+from corpora.sequences import Sequences
+from provenance import environment, git
+
+
+def dead_bound(n_tokens: int) -> float:
+    """With 95 % confidence a neuron that never fired on `n_tokens` has a true frequency below this (about 3 / n_tokens)."""
+    return float(1 - 0.05 ** (1 / n_tokens))
+
+
+def write_meta(task: CensusTask, corpus: CorpusCounts, seconds: dict[int, float], took: float) -> None:
+    """Write the file, over the claim if it is the first time."""
+    checkpoint, sequences, thresholds = task.checkpoint, task.sequences, task.config.thresholds
+    meta = {
+        "title": checkpoint.title,
+        "identity": task.identity,
+        "checkpoint": {
+            "path": str(checkpoint.path),
+            "sha256": checkpoint.sha256,
+            "step": checkpoint.step,
+            "tokens_trained": checkpoint.tokens_trained,
+            "model": asdict(checkpoint.config),
+        },
+        "fires": checkpoint.config.fires,
+        "corpus": {
+            "name": task.config.corpus.name,
+            "split": task.config.split,
+            "fingerprint": sequences.fingerprint,
+            "n_tokens": corpus.n_tokens,
+            "sequences": sequences.ids.shape[0],
+            "context": sequences.ids.shape[1],
+            "bos_id": sequences.bos_id,
+            "domains": _domains(sequences),
+        },
+        "tokenizer": "tokenizer.json" if (task.out / "tokenizer.json").exists() else None,
+        "thresholds": asdict(thresholds),
+        "dead_bound": dead_bound(corpus.n_tokens),
+        "seconds": {"total": round(took, 3), "layers": {f"{layer}": round(s, 3) for layer, s in seconds.items()}},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "git": git().splitlines(),
+        "environment": environment(),
+    }
+    write_whole(task.out / "meta.json", json.dumps(meta, indent=2) + "\n")
+
+
+def _domains(sequences: Sequences) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "sequences": int((sequences.domains == number).sum())}
+        for number, name in enumerate(sequences.domain_names)
+    ]

@@ -1,0 +1,270 @@
+"""Shapes, tokens and budgets -> where everything of a census lies, how large it is, and how much arithmetic there is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+
+from analyze.budgets import Budgets
+from analyze.scratch import GB
+from errors import UserError
+from models.config import OPTConfig
+
+RESIDUALS = ("memory", "pinned", "file")  # memory: that of the device that computes
+BITS = ("memory", "file")
+PASSES = 64  # most passes that are tried
+PROGRAM = 300_000_000  # bytes of memory that the program itself takes; with a GPU `PROGRAM_WITH_GPU`
+PROGRAM_WITH_GPU = 2_500_000_000
+GPU_CONTEXT = 1_000_000_000  # bytes of a GPU that are never ours
+INDEX = 96  # bytes of memory for every token: the corpus in the orders that counting needs
+TALLIES = 3 * (136 * 4 + 256 * 4 + 101 * 8)  # bytes for every neuron
+TABLE_SHARE = 0.1  # of (token, neuron) pairs that the table of tokens is taken to hold
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is to be computed, as far as it takes room or time."""
+
+    model: OPTConfig
+    sequences: int
+    positions: int
+    micro: int  # sequences of a micro-batch
+    itemsize: int  # bytes of a number
+    walked: int  # layers, up to the last one that is counted
+    counted: int  # layers
+    gpu: bool
+    domains: int = 1
+    processes: int = 1
+
+    @property
+    def batches(self) -> int:
+        """Micro-batches."""
+        return -(-self.sequences // self.micro)
+
+    @property
+    def tokens(self) -> int:
+        """Positions, those of sequences that only fill up included."""
+        return self.batches * self.micro * self.positions
+
+    @property
+    def layer(self) -> int:
+        """Bytes of a layer's weights."""
+        m = self.model
+        return (4 * m.width * m.width + 2 * m.width * m.neurons + 9 * m.width + m.neurons) * self.itemsize
+
+    @property
+    def bits(self) -> int:
+        """Bytes of a layer's firing bits."""
+        return self.tokens * 8 * -(-self.model.neurons // 64)
+
+    @property
+    def residuals(self) -> int:
+        """Bytes of all residual streams."""
+        return self.tokens * self.model.width * self.itemsize
+
+    @property
+    def counts(self) -> int:
+        """Bytes of a layer's counts, about: the table of tokens depends on how often neurons fire."""
+        n = self.model.neurons
+        tokens = min(self.tokens, self.model.vocab_size)
+        return n * (4 * self.domains * self.positions + TALLIES) + int(8 * TABLE_SHARE * tokens * n)
+
+    @property
+    def working(self) -> int:
+        """Bytes that a micro-batch takes while it goes through a block: pre-activations, about eight times the stream, and bits."""
+        m, rows = self.model, self.micro * self.positions
+        packing = 4 + self.itemsize if self.gpu else 0
+        return rows * (8 * m.width * self.itemsize + m.neurons * (self.itemsize + packing))
+
+    @property
+    def ends(self) -> int:
+        """Bytes of embeddings, in the memory of the device before the first layer."""
+        m = self.model
+        return (m.vocab_size * m.token_width + m.context * m.width) * self.itemsize
+
+    @property
+    def projecting(self) -> int:
+        """Bytes that projecting a layer onto the vocabulary takes, in float32, after the walk."""
+        m = self.model
+        return 4 * (m.vocab_size * m.token_width + m.width * m.neurons + 5 * 256 * m.vocab_size)
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations of the walk: two for every weight and token, and attention over half the positions."""
+        m = self.model
+        weights = 4 * m.width * m.width + 2 * m.width * m.neurons
+        return self.tokens * self.walked * (2 * weights + 2 * m.width * self.positions)
+
+
+@dataclass(frozen=True)
+class Use:
+    """Something that takes room."""
+
+    what: str
+    where: str  # a field of `Budgets`
+    size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything lies."""
+
+    shape: Shape
+    residuals: str  # one of RESIDUALS
+    bits: str  # one of BITS
+    passes: int
+    slots: int  # layers of weights on the device at once
+
+    @property
+    def kept(self) -> bool:
+        """Whether a folder of files outlives a kill."""
+        return self.passes > 1 or self.residuals == "file"
+
+    def chunks(self) -> list[range]:
+        """The micro-batches of every pass."""
+        n = self.shape.batches
+        bounds = [n * number // self.passes for number in range(self.passes + 1)]
+        return [range(a, b) for a, b in pairwise(bounds)]
+
+    def uses(self) -> list[Use]:
+        """Everything that takes room while layers are walked."""
+        s, here = self.shape, "gpu" if self.shape.gpu else "memory"
+        of_pass = -(-s.residuals // self.passes)
+        per_process = s.processes if here == "memory" else 1
+        found = [Use("residual streams", *self._residuals(of_pass, here))]
+        found.append(
+            Use(f"weights, {self.slots} of {s.walked} layers at once", here, per_process * max(self.slots * s.layer, s.ends))
+        )
+        if s.gpu:
+            found.append(Use("the next layer, pinned", "memory", s.processes * max(s.layer, s.ends)))
+        if self.residuals == "pinned":
+            found.append(Use("2 micro-batches on their way", "gpu", 2 * s.micro * s.positions * s.model.width * s.itemsize))
+        found.append(Use("a micro-batch in work", here, per_process * s.working))
+        if self.passes > 1:
+            found.append(Use(f"firing bits of {s.counted} layers", "disk", s.counted * s.bits))
+        else:
+            found.append(Use("firing bits of a layer", "memory" if self.bits == "memory" else "disk", s.bits))
+        found.append(Use("counts of a layer, about", "memory", 2 * s.counts))
+        found.append(Use(f"counts of {s.counted} layers, about", "disk", s.counted * s.counts))
+        found.append(Use("the corpus in order, and the program", "memory", INDEX * s.tokens + self._program()))
+        return found
+
+    def _program(self) -> int:
+        return self.shape.processes * (PROGRAM_WITH_GPU if self.shape.gpu else PROGRAM)
+
+    def _residuals(self, of_pass: int, here: str) -> tuple[str, int]:
+        if self.residuals == "file":
+            return "disk", 2 * of_pass
+        if self.residuals == "pinned":
+            return "memory", of_pass
+        return here, -(-of_pass // self.shape.processes) if here == "gpu" else of_pass
+
+    @property
+    def needs(self) -> Budgets:
+        """What it takes at its peak."""
+        s = self.shape
+        sums = {where: sum(use.size for use in self.uses() if use.where == where) for where in ("gpu", "memory", "disk")}
+        after = INDEX * s.tokens + self._program() + s.projecting
+        memory = max(sums["memory"], after)
+        gpu = GPU_CONTEXT + max(sums["gpu"], s.projecting) if s.gpu else 0
+        return Budgets(gpu, memory, sums["disk"])
+
+    def fits(self, budgets: Budgets) -> bool:
+        """Whether it does."""
+        return not lacking(self.needs, budgets)
+
+
+def lacking(needs: Budgets, budgets: Budgets) -> dict[str, float]:
+    """Of what there is too little, and how many times as much it takes."""
+    pairs = {where: (getattr(needs, where), getattr(budgets, where)) for where in vars(needs)}
+    return {where: need / max(have, 1) for where, (need, have) in pairs.items() if need > have}
+
+
+def candidates(shape: Shape, residuals: str = "auto", passes: int | None = None, bits: str = "auto") -> Iterator[Plan]:
+    """Every plan there is, those that are sooner done first; where something is asked for, only plans that have it.
+
+    On a GPU more passes come before files: they read the weights again, but move each residual stream over the disk never.
+    On a CPU, which is slow, files come before passes: they take less room, and a kill costs less.
+    """
+    memory = ("memory", "pinned") if shape.gpu else ("memory",)
+    one, more = [1], range(2, min(PASSES, shape.batches) + 1)
+    in_passes = product(more, memory)
+    in_files = product(one, ("file",))
+    ways = [*product(one, memory), *(in_passes if shape.gpu else in_files), *(in_files if shape.gpu else in_passes)]
+    if passes is not None:
+        ways = [(passes, where) for where in (*memory, "file") if passes == 1 or where != "file"]
+    for number, where in ways:
+        if residuals in ("auto", where):
+            for slots, room in product((2, 1), ("memory", "file") if number == 1 else ("file",)):
+                if bits in ("auto", room):
+                    yield Plan(shape, where, room, number, slots)
+
+
+def plan(
+    shape: Shape, budgets: Budgets, has: Budgets, residuals: str = "auto", passes: int | None = None, bits: str = "auto"
+) -> Plan:
+    """The first plan that fits into the budgets.
+
+    Raises:
+        UserError: none does; names the smallest change after which one does, on a machine that `has` so much.
+    """
+    possible = list(candidates(shape, residuals, passes, bits))
+    if not possible:
+        raise UserError(
+            f"residuals={residuals}, passes={passes} and bits={bits} do not go together: several passes keep residual streams in "
+            f"memory and bits in files, pinned memory is for a GPU, and there are {shape.batches} micro-batches."
+        )
+    for candidate in possible:
+        if candidate.fits(budgets):
+            return candidate
+    raise UserError(f"{_shortage(possible[0], budgets)}. {_smallest_change(shape, budgets, has, residuals, passes, bits)}")
+
+
+OPTIONS = {"gpu": "gpu_memory", "memory": "host_memory"}
+WORDS = {"gpu": "GPU memory", "memory": "memory", "disk": "disk"}
+
+
+def _shortage(wanted: Plan, budgets: Budgets) -> str:
+    short = [
+        f"{_gb(getattr(wanted.needs, where))} of {WORDS[where]} where {_gb(getattr(budgets, where))} may be taken"
+        for where in lacking(wanted.needs, budgets)
+    ]
+    return f"The census of {wanted.shape.sequences * wanted.shape.positions:,} tokens needs {' and '.join(short)}"
+
+
+def _smallest_change(shape: Shape, budgets: Budgets, has: Budgets, residuals: str, passes: int | None, bits: str) -> str:
+    """One setting, or one kind of room, that makes it fit; of several the one that changes least."""
+    changes: list[tuple[float, str]] = []
+    for candidate in candidates(shape, residuals, passes, bits):
+        short = lacking(candidate.needs, budgets)
+        if len(short) == 1:
+            ((where, times),) = short.items()
+            need = getattr(candidate.needs, where)
+            if where == "disk":
+                changes.append((times, f"make {_gb(need)} of room in scratch=, or choose another"))
+            elif need <= getattr(has, where):
+                changes.append((times, f"{OPTIONS[where]}={need / GB + 0.005:.2f}"))
+    if shape.micro > 1 and _any(replace(shape, micro=1), budgets, residuals, passes, bits):
+        changes.append((1.0, "micro=1"))
+    if fewer := _most_sequences(shape, budgets, residuals, passes, bits):
+        changes.append((shape.sequences / fewer, f"tokens={fewer * shape.positions}"))
+    if not changes:
+        return "No single setting makes it fit: it takes a larger machine, or a smaller model."
+    return f"The smallest change that makes it fit: {min(changes)[1]}."
+
+
+def _any(shape: Shape, budgets: Budgets, residuals: str, passes: int | None, bits: str) -> bool:
+    return any(candidate.fits(budgets) for candidate in candidates(shape, residuals, passes, bits))
+
+
+def _most_sequences(shape: Shape, budgets: Budgets, residuals: str, passes: int | None, bits: str) -> int:
+    """The greatest number of sequences that fit; 0 if not even one does."""
+    low, high = 0, shape.sequences
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = _any(replace(shape, sequences=middle), budgets, residuals, passes, bits)
+        low, high = (middle, high) if fits else (low, middle)
+    return low
+
+
+def _gb(size: int) -> str:
+    return f"{size / GB:.2f} GB"

@@ -1,0 +1,23 @@
+"""Counts put on disk, or a sentence about the disk."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from analyze.counts import Stored
+from errors import UserError
+
+
+def store(counts: Stored, file: Path, about: dict[str, str] | None = None) -> None:
+    """Write counts whole.
+
+    Raises:
+        UserError: the disk is full; nothing is left under the file's name or beside it.
+    """
+    try:
+        counts.save(file, about)
+    except (OSError, SafetensorError) as full:
+        file.with_suffix(".partial").unlink(missing_ok=True)
+        raise UserError(
+            f"{file} could not be written ({getattr(full, 'strerror', None) or full}); finished layers are kept, the same command goes on."
+        ) from None

@@ -1,0 +1,102 @@
+"""One checkpoint to be counted on one set of sequences into one folder: the settings that follow, and where its files are."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analyze.config import AnalyzeConfig
+from analyze.passes import Scratch
+from analyze.plan import Shape
+from corpora.sequences import Sequences
+from models.checkpoint import Checkpoint
+
+POSITIONS_AT_ONCE = {"cpu": 2048, "cuda": 16_384}  # of a micro-batch, unless its shape is given; a processor's cache holds few
+
+
+@dataclass
+class CensusTask:
+    """One checkpoint to be counted on one set of sequences into one folder."""
+
+    checkpoint: Checkpoint
+    sequences: Sequences
+    out: Path
+    config: AnalyzeConfig
+
+    @property
+    def device(self) -> torch.device:
+        """Where layers are computed."""
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        kind = auto if self.config.device == "auto" else self.config.device
+        return torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which layers are computed."""
+        auto = "float32" if self.device.type == "cpu" else "float16"
+        dtype: torch.dtype = getattr(torch, auto if self.config.dtype == "auto" else self.config.dtype)
+        return dtype
+
+    @property
+    def micro(self) -> int:
+        """Sequences per micro-batch: no more than there are."""
+        sequences, positions = self.sequences.ids.shape
+        return self.config.micro or min(sequences, max(1, POSITIONS_AT_ONCE[self.device.type] // positions))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a folder's counts to be gone on with."""
+        return {
+            "checkpoint": self.checkpoint.sha256,
+            "corpus": self.sequences.fingerprint,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "micro-batch": [self.micro, self.sequences.ids.shape[1]],
+            "keep_ngrams": self.config.keep_ngrams,
+        }
+
+    def shape(self, missing: list[int], processes: int) -> Shape:
+        """What it takes to count the missing layers."""
+        sequences, positions = self.sequences.ids.shape
+        return Shape(
+            self.checkpoint.config,
+            sequences,
+            positions,
+            self.micro,
+            self.dtype.itemsize,
+            walked=missing[-1] + 1,
+            counted=len(missing),
+            gpu=self.device.type == "cuda",
+            domains=len(self.sequences.domain_names),
+            processes=processes,
+        )
+
+    @property
+    def scratch(self) -> Scratch:
+        """Where it keeps what it needs to go on after a kill, and what memory has no room for."""
+        if self.config.scratch is None:
+            return Scratch(self.out / "scratch")
+        digest = hashlib.sha256(str(self.out.resolve()).encode()).hexdigest()[:12]
+        return Scratch(Path(self.config.scratch) / f"{self.out.name}-{digest}")
+
+    def counts_of(self, layer: int) -> Path:
+        """Where the counts of a layer are kept."""
+        return self.out / "layers" / f"layer_{layer:03d}.safetensors"
+
+    def writes_of(self, layer: int) -> Path:
+        """Where what a layer writes to the logits is kept."""
+        return self.out / "writes" / f"layer_{layer:03d}.safetensors"
+
+    @property
+    def finished(self) -> list[int]:
+        """Layers whose counts are stored, whichever command counted them."""
+        return [layer for layer in range(self.checkpoint.config.layers) if self.counts_of(layer).exists()]
+
+    @property
+    def missing(self) -> list[int]:
+        """Layers that are asked for and not counted yet."""
+        chosen = self.config.chosen_layers(self.checkpoint.config.layers)
+        return [layer for layer in chosen if not self.counts_of(layer).exists()]

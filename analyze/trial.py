@@ -1,0 +1,40 @@
+"""How long a micro-batch takes: the first layer, a few of them, measured before the walk."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from analyze.firings import record
+from analyze.prefetch import Weights
+from analyze.residuals import InMemory
+from analyze.task import CensusTask
+from analyze.walk import MicroBatch, ResidualStream
+
+BATCHES = 3  # the first warms up
+
+
+@torch.inference_mode()
+def seconds_per_micro_batch(task: CensusTask) -> float:
+    """Seconds from one micro-batch of the first layer to the next, on random residual streams, firing bits recorded."""
+    sequences, positions, config = BATCHES * task.micro, task.sequences.ids.shape[1], task.checkpoint.config
+    residuals = InMemory(BATCHES, (task.micro, positions, config.width), task.dtype, task.device)
+    residuals.room.normal_()
+    residuals.finished = -1
+    stream = ResidualStream(
+        None, torch.zeros(sequences, positions, dtype=torch.int32), task.micro, task.device, residuals=residuals
+    )
+    begun = []
+    with closing(Weights(task.checkpoint, task.dtype, task.device, slots=1).blocks(range(1))) as blocks:
+
+        def clocked() -> Iterator[MicroBatch]:
+            for batch in stream.through(next(blocks), 0):
+                if task.device.type == "cuda":
+                    torch.cuda.synchronize(task.device)
+                begun.append(time.perf_counter())
+                yield batch
+
+        record(clocked(), np.ones((sequences, positions), bool), config.neurons)
+    return float(np.diff(begun).min())
