@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from errors import UserError
 
 SOURCES = ("local", "files", "openwebtext", "pile", "tokens")
+SPLITTINGS = ("hash", "nanogpt")
 
 
 @dataclass
@@ -20,8 +21,12 @@ class CorpusConfig:
     tokenizer: str | None = None  # tokenizer folder, tokenizer.json or hub name; null: train a byte-level BPE on this corpus
     vocab_size: int = 4096  # ids of a BPE trained here, its 4 special and 256 byte ids among them
     bytes_per_domain: int | None = None  # UTF-8 bytes of text to take from each domain, whole documents; null: all there is
+    distinct: bool = True  # of equal texts keep the first and of blank ones none; false: every document as it comes
     validation_share: float = 0.05  # share of documents, between 0 and 1, kept from training
+    split: str = "hash"  # hash: by the text alone, whatever the other documents | nanogpt: nanoGPT's own, needs distinct=false
     store: str = "data"  # folder that holds the token stores
+    workers: int | None = None  # processes that tokenise; null: one a core; any number gives the same bytes
+    mark_bytes: int = 50_000_000  # of text between two marks of what is done; a kill costs that much at most
     bos_id: int = 2  # tokens: the id that opens a sequence and is not counted; the others ask their tokenizer
     seed: int = 0  # local: of the generated mathematics
 
@@ -34,6 +39,19 @@ class CorpusConfig:
             raise UserError(f"corpus.domains is for the sources files and pile, not {self.source}: leave it out.")
         if self.source in ("files", "tokens") and self.path is None and not self.domains:
             raise UserError(f"corpus={self.name} needs to know where to read: add corpus.path=FILE.")
+        if self.split not in SPLITTINGS:
+            raise UserError(f"corpus.split={self.split!r} is none of {', '.join(SPLITTINGS)}.")
+        if self.split == "nanogpt" and (
+            self.distinct or self.bytes_per_domain is not None or self.source not in ("files", "openwebtext")
+        ):
+            raise UserError(
+                "corpus.split=nanogpt draws from all documents of files or OpenWebText as they come: it needs corpus.distinct=false, "
+                "corpus.bytes_per_domain=null and corpus.source=files or openwebtext."
+            )
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"corpus.workers={self.workers} must be at least 1, or null for one a core.")
+        if self.mark_bytes < 1:
+            raise UserError(f"corpus.mark_bytes={self.mark_bytes} must be at least 1.")
         if not 0 < self.validation_share < 1:
             raise UserError(f"corpus.validation_share={self.validation_share} must lie between 0 and 1, like 0.05.")
         if self.tokenizer is None and self.vocab_size < 260:

@@ -14,6 +14,11 @@ class Document:
     text: str
 
     @property
+    def n_bytes(self) -> int:
+        """UTF-8 bytes of the text."""
+        return len(self.text) if self.text.isascii() else len(self.text.encode())
+
+    @property
     def digest(self) -> bytes:
         """sha256 of the text: what makes two documents the same, and decides who is kept for validation."""
         return hashlib.sha256(self.text.encode()).digest()
@@ -31,6 +36,6 @@ def in_turn(domains: Mapping[str, Iterator[Document]], bytes_per_domain: int | N
         document = next(domains[domain], None)
         if document is not None:
             yield document
-            given[domain] += len(document.text.encode())
+            given[domain] += document.n_bytes
         if document is None or (bytes_per_domain is not None and given[domain] >= bytes_per_domain):
             del given[domain]

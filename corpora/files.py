@@ -4,6 +4,8 @@ import glob
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
@@ -41,10 +43,26 @@ def found(where: str) -> list[Path]:
     return sorted(matches)
 
 
-def file_documents(domain: str, paths: list[Path]) -> Iterator[Document]:
-    """Every text of the files, in order."""
-    for row in rows(paths):
-        yield Document(domain, row[0], row[1])
+def file_documents(domain: str, paths: list[Path], start: int = 0) -> Iterator[Document]:
+    """The texts of the files from the `start`-th on, in order. Whole files before it are only counted."""
+    for path in paths:
+        if start and (n := document_count(path)) <= start:
+            start -= n
+            continue
+        for row in islice(rows([path]), start, None):
+            yield Document(domain, row[0], row[1])
+        start = 0
+
+
+def document_count(path: Path) -> int:
+    """How many texts a file has, without reading them."""
+    if path.name.endswith(".parquet"):
+        with _whole_parquet(path):
+            return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    if path.name.endswith(".txt"):
+        return 1
+    with _plain(path) as lines:
+        return sum(1 for line in lines if line.strip())
 
 
 def rows(paths: list[Path]) -> Iterator[tuple[str, str, dict[str, object]]]:
@@ -71,40 +89,51 @@ def _txt(path: Path) -> Iterator[Row]:
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
+    with _plain(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _json_row(path, number, line)
+
+
+def _json_row(path: Path, number: int, line: bytes) -> Row:
+    try:
+        beside = json.loads(line)
+    except ValueError as mistake:
+        raise UserError(f'{path} line {number} is not JSON: expected {{"text": "..."}} on every line.') from mistake
+    if not isinstance(beside, dict) or not isinstance(beside.get("text"), str):
+        raise UserError(f'{path} line {number} has no field "text" with a string: expected {{"text": "..."}} on every line.')
+    return number, beside.pop("text"), beside
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[Iterable[bytes]]:
+    """The lines of a .jsonl or .jsonl.zst."""
     with path.open("rb") as file:
-        yield from _json_lines(path, file)
-
-
-def _jsonl_zst(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as plain:
-        try:
-            yield from _json_lines(path, io.BufferedReader(plain))
-        except zstandard.ZstdError as mistake:
-            raise UserError(f"{path} is no whole zstandard file ({mistake}): fetch it again.") from mistake
-
-
-def _json_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            beside = json.loads(line)
-        except ValueError as mistake:
-            raise UserError(f'{path} line {number} is not JSON: expected {{"text": "..."}} on every line.') from mistake
-        if not isinstance(beside, dict) or not isinstance(beside.get("text"), str):
-            raise UserError(f'{path} line {number} has no field "text" with a string: expected {{"text": "..."}} on every line.')
-        yield number, beside.pop("text"), beside
+        if not path.name.endswith(".zst"):
+            yield file
+            return
+        with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as plain:
+            try:
+                yield io.BufferedReader(plain)
+            except zstandard.ZstdError as mistake:
+                raise UserError(f"{path} is no whole zstandard file ({mistake}): fetch it again.") from mistake
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    try:
+    with _whole_parquet(path):
         table = pl.scan_parquet(path)
         columns = table.collect_schema()
         if columns.get("text") != pl.String:
             raise UserError(f'{path} has no column "text" of strings, only {", ".join(columns)}: rename the one with the text.')
-        for start in range(0, table.select(pl.len()).collect().item(), ROWS):
+        for start in range(0, document_count(path), ROWS):
             for row, text in enumerate(table.select("text").slice(start, ROWS).collect()["text"], start + 1):
                 yield row, text or "", {}
+
+
+@contextmanager
+def _whole_parquet(path: Path) -> Iterator[None]:
+    try:
+        yield
     except pl.exceptions.ComputeError as mistake:
         raise UserError(f"{path} is no whole parquet file: fetch it again.") from mistake
 
@@ -112,7 +141,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".txt": _txt,
     ".jsonl": _jsonl,
-    ".jsonl.zst": _jsonl_zst,
+    ".jsonl.zst": _jsonl,
     ".parquet": _parquet,
 }
 

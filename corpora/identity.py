@@ -16,7 +16,7 @@ LOCAL_RECIPE = (local, mathematics, arithmetic, algebra, everyday)  # modules wh
 
 def source_identity(config: CorpusConfig) -> dict[str, Any]:
     """The settings that decide the documents, and a sha256 of the source: installed packages, or files' sizes and times."""
-    settings = ("name", "source", "bytes_per_domain", "validation_share", "seed")
+    settings = ("name", "source", "bytes_per_domain", "distinct", "validation_share", "split", "seed")
     return {setting: getattr(config, setting) for setting in settings} | {"fingerprint": _fingerprint(config)}
 
 

@@ -1,43 +1,70 @@
-"""text -> documents: OpenWebText, from the hub or from local copies of its parquet files."""
+"""text -> documents: OpenWebText, from the hub or from local copies of its files."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from corpora.config import CorpusConfig
 from corpora.document import Document, in_turn
-from corpora.files import file_documents, files
+from corpora.fetching import Listing, fetched, listing
+from corpora.files import file_documents, found
 from corpora.hub import reachable
+from corpora.writing import DISK_FULL
 from errors import UserError
 
 REPOSITORY, REVISION = "Skylion007/openwebtext", "refs/convert/parquet"  # its loading script no longer runs anywhere
 
 
-def openwebtext(config: CorpusConfig) -> Iterator[Document]:
-    """The documents of local files where `config.path` names them, else of the hub's, one file fetched after another."""
+def openwebtext(config: CorpusConfig, start: int = 0) -> Iterator[Document]:
+    """The documents from the `start`-th on, of local files where `config.path` names them, else of the hub's."""
+    if config.bytes_per_domain is not None:
+        every = openwebtext(replace(config, bytes_per_domain=None))
+        return islice(in_turn({config.name: every}, config.bytes_per_domain), start, None)
     if config.path:
-        return files(config)
-    if not reachable():
-        raise UserError(_not_here("the hub cannot be reached"))
-    return in_turn({config.name: _from_hub(config.name)}, config.bytes_per_domain)
+        return file_documents(config.name, found(config.path), start)
+    return _from_hub(config, hub_listing(config), start)
 
 
-def _from_hub(domain: str) -> Iterator[Document]:
-    from huggingface_hub import hf_hub_download, list_repo_files  # here: a second, that the other sources need not wait
+def hub_listing(config: CorpusConfig) -> Listing:
+    """The hub's files."""
+    with _said():
+        if not reachable():
+            raise ConnectionError("the hub cannot be reached")
+        return listing(REPOSITORY, REVISION, fetched_folder(config))
 
+
+def fetched_folder(config: CorpusConfig) -> Path:
+    """Where the hub's files are for as long as they are read."""
+    return Path(config.store) / f".{config.name}.fetched"
+
+
+def _from_hub(config: CorpusConfig, listed: Listing, start: int) -> Iterator[Document]:
+    """Files before the one with the `start`-th document are not fetched."""
+    first = 0
+    while first < len(listed.files) and listed.files[first].documents <= start:
+        start -= listed.files[first].documents
+        first += 1
+    with _said():
+        for copy in fetched(listed, fetched_folder(config), first):
+            yield from file_documents(config.name, [copy], start)
+            start = 0
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """Whatever fails on the way from the hub ends in a sentence."""
     try:
-        names = list_repo_files(REPOSITORY, repo_type="dataset", revision=REVISION)
-        for name in sorted(name for name in names if name.endswith(".parquet")):
-            copy = Path(hf_hub_download(REPOSITORY, name, repo_type="dataset", revision=REVISION))
-            yield from file_documents(domain, [copy])
+        yield
     except UserError:
         raise
     except Exception as mistake:  # the hub's client has a class for every way a download can fail, from two libraries
-        raise UserError(_not_here(f"{type(mistake).__name__} from the hub")) from mistake
-
-
-def _not_here(why: str) -> str:
-    return (
-        f"OpenWebText is not on this machine and cannot be fetched: {why}. Run `python scripts/prepare_corpus.py corpus=openwebtext` "
-        "where there is a network (or here, with corpus.path=FOLDER of its parquet files), "
-        "or train on this machine's own text: `python train/run.py model=nopos size=8m corpus=local`."
-    )
+        if isinstance(mistake, OSError) and mistake.errno in DISK_FULL:
+            raise
+        why = mistake if isinstance(mistake, ConnectionError) else f"{type(mistake).__name__} from the hub"
+        raise UserError(
+            f"OpenWebText is not on this machine and cannot be fetched: {why}. Run `python scripts/prepare_corpus.py corpus=openwebtext` "
+            "where there is a network (or here, with corpus.path=FOLDER of its parquet files), "
+            "or train on this machine's own text: `python train/run.py model=nopos size=8m corpus=local`."
+        ) from mistake

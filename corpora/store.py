@@ -45,6 +45,23 @@ class TokenSplit:
     def n_tokens(self) -> int:
         return sum(self.shard_tokens)
 
+    @property
+    def n_documents(self) -> int:
+        return len(self.offsets) - 1
+
+    def documents(self, start: int, stop: int) -> Int64[np.ndarray, " document"]:
+        """Numbers of the documents that tokens `start` to `stop` lie in: two binary searches in memory-mapped offsets."""
+        if not 0 <= start <= stop <= self.n_tokens:
+            raise IndexError(f"tokens {start} to {stop} of a split of {self.n_tokens}")
+        if start == stop:
+            return np.empty(0, dtype=np.int64)
+        first, last = np.searchsorted(self.offsets, [start, stop - 1], side="right") - 1
+        return np.arange(first, last + 1, dtype=np.int64)
+
+    def document(self, number: int) -> UInt[np.ndarray, " token"]:
+        """Ids of one document, the closing one included."""
+        return self.read(int(self.offsets[number]), int(self.offsets[number + 1]))
+
     def read(self, start: int, stop: int) -> UInt[np.ndarray, " token"]:
         """Ids `start` to `stop` of the split, read-only, in the store's own dtype."""
         if not 0 <= start <= stop <= self.n_tokens:

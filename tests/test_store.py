@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from corpora import prepare
+from corpora import making, prepare
 from corpora.config import CorpusConfig
 from corpora.document import Document
 from corpora.documents import documents
-from corpora.prepare import split_of, token_store
+from corpora.prepare import token_store
+from corpora.splitting import ByHash
 from corpora.store import TokenStore
 from corpora.tokenizer import train_bpe
 from corpora.writing import SplitWriter
@@ -43,7 +44,7 @@ def test_a_store_is_found_again_by_its_recipe_and_by_its_own_tokenizer(
     corpus: CorpusConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = token_store(corpus)
-    monkeypatch.setattr(prepare, "_make", None)
+    monkeypatch.setattr(prepare, "make", None)
     assert token_store(corpus).folder == token_store(corpus, str(made.tokenizer_file)).folder == made.folder
 
 
@@ -64,7 +65,8 @@ def test_what_is_read_is_what_was_written(corpus: CorpusConfig, shard_tokens: in
     expected = list(documents(corpus))
     for name in ("train", "validation"):
         split = store.split(name)
-        mine = [document for document in expected if split_of(document, corpus.validation_share) == name]
+        held_out = ByHash(corpus.validation_share)(expected, 0)
+        mine = [document for document, out in zip(expected, held_out, strict=True) if out == (name == "validation")]
         assert len(split.offsets) == len(mine) + 1 and split.n_tokens == split.offsets[-1]
         for document, domain, start, stop in zip(mine, split.domains, split.offsets, split.offsets[1:], strict=False):
             ids = split.read(int(start), int(stop)).tolist()
@@ -84,15 +86,17 @@ def test_equal_texts_are_kept_once_and_blank_ones_never(corpus: CorpusConfig) ->
 
 
 def test_a_split_depends_on_the_text_alone() -> None:
-    names = [split_of(Document("any", str(i), f"text {i}"), 0.2) for i in range(2000)]
-    assert 320 < names.count("validation") < 480
-    assert all(split_of(Document("other", "x", f"text {i}"), 0.2) == names[i] for i in range(2000))
+    texts = [Document("any", str(i), f"text {i}") for i in range(2000)]
+    held_out = ByHash(0.2)(texts, 0)
+    assert 320 < held_out.sum() < 480
+    others = [Document("other", "x", document.text) for document in reversed(texts)]
+    assert np.array_equal(ByHash(0.2)(others, 777)[::-1], held_out)
 
 
 def test_ids_beyond_65535_take_four_bytes(tmp_path: Path) -> None:
-    writer = SplitWriter(tmp_path / "train", "uint32", shard_tokens=2)
-    writer.add(np.array([70_000, 3, 4_000_000], dtype=np.uint32), 0)
-    assert [shard["tokens"] for shard in writer.close()["shards"]] == [2, 1]
+    with SplitWriter(tmp_path / "train", "uint32", shard_tokens=2) as writer:
+        writer.add(np.array([70_000, 3, 4_000_000], dtype=np.uint32), np.array([3]), np.array([0], dtype=np.uint8))
+        assert [shard["tokens"] for shard in writer.close(["one"])["shards"]] == [2, 1]
     assert (tmp_path / "train" / "tokens_00000.bin").read_bytes() == np.array([70_000, 3], dtype="<u4").tobytes()
 
 
@@ -108,7 +112,7 @@ def test_a_failed_preparation_leaves_nothing_and_a_killed_one_is_cleared(
 ) -> None:
     stores = Path(corpus.store)
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(making, "write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             token_store(corpus)
     assert not [path for path in stores.iterdir() if path.is_dir()]

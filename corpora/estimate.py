@@ -1,0 +1,81 @@
+"""Before documents -> tokens: how much text there is, and the disk and time that its tokens will take."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import zstandard
+from tokenizers import Tokenizer
+
+from corpora.config import CorpusConfig
+from corpora.document import Document
+from corpora.files import document_count, found, places
+from corpora.openwebtext import hub_listing
+from corpora.tokenising import worker_count
+
+SAMPLE_BYTES = 4_000_000  # of text from the beginning that all is judged by
+TRIAL_BYTES = 1_000_000  # of them that are tokenised, on one core
+FILES_AT_ONCE = 3  # of the hub's: one read before, one read, one being fetched
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a whole preparation takes, about."""
+
+    text_bytes: int
+    tokens: int
+    disk_bytes: int  # of the store, and of the hub's files that lie beside it meanwhile
+    tokens_per_second: float  # of one core
+    workers: int
+
+    @property
+    def seconds(self) -> float:
+        """With all workers."""
+        return self.tokens / self.tokens_per_second / self.workers
+
+
+def estimate(config: CorpusConfig, tokenizer: Tokenizer, width: int, sample: Sequence[Document]) -> Estimate | None:
+    """From files' sizes and a trial on the corpus' first documents, `width` bytes an id; None where there is no file to judge by."""
+    text_bytes, beside = _text_bytes(config, sample)
+    if not text_bytes or not sample:
+        return None
+    trial, trial_bytes = 0, 0
+    start = time.perf_counter()
+    for document in sample:
+        trial += 1 + len(tokenizer.encode(document.text, add_special_tokens=False).ids)
+        trial_bytes += document.n_bytes
+        if trial_bytes > TRIAL_BYTES:
+            break
+    rate = trial / (time.perf_counter() - start)
+    tokens = round(text_bytes * trial / max(trial_bytes, 1))
+    documents = text_bytes / mean(document.n_bytes for document in sample)
+    disk = round(tokens * width + documents * (9 + 9)) + beside  # offsets and domains twice, while the store is closed
+    return Estimate(text_bytes, tokens, disk, rate, worker_count(config.workers))
+
+
+def _text_bytes(config: CorpusConfig, sample: Sequence[Document]) -> tuple[int, int]:
+    """UTF-8 bytes of all text, and bytes of the hub's files that lie on this disk at a time."""
+    if config.source == "openwebtext" and not config.path:
+        listed = hub_listing(config)
+        whole = round(listed.documents * mean(document.n_bytes for document in sample)) if sample else 0
+        return min(whole, config.bytes_per_domain or whole), FILES_AT_ONCE * max(file.n_bytes for file in listed.files)
+    total = 0
+    for domain, where in places(config).items():
+        sizes = [document.n_bytes for document in sample if document.domain == domain] or [d.n_bytes for d in sample] or [0]
+        whole = sum(_text_of(path, mean(sizes)) for path in found(where))
+        total += min(whole, config.bytes_per_domain or whole)
+    return total, 0
+
+
+def _text_of(path: Path, document_bytes: float) -> int:
+    """About so many bytes of text in a file."""
+    if path.name.endswith(".parquet"):
+        return round(document_count(path) * document_bytes)
+    size = path.stat().st_size
+    if not path.name.endswith(".zst"):
+        return size
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as plain:
+        read = len(plain.read(SAMPLE_BYTES))
+        return round(size * read / max(min(file.tell(), size), 1))

@@ -1,0 +1,141 @@
+"""documents -> tokens: batches of texts through processes of their own, on all cores, and back in order.
+
+Each process is `python -m corpora.tokenising TOKENIZER`: it reads pickled texts from its standard input, answers with ids,
+and ends when the input does, so that nothing is left of a preparation that was killed. Processes, because the tokenizer's
+threads wait for each other; not multiprocessing's, because those import the whole main program again.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import chain, islice
+from pathlib import Path
+from queue import LifoQueue
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64, UInt32
+from tokenizers import Tokenizer
+
+from corpora.document import Document
+from corpora.tokenizer import bos_id, open_tokenizer
+from errors import UserError
+
+AHEAD = 2  # batches a process that wait or are done before their turn
+
+
+class Tokens(NamedTuple):
+    """A batch of documents end to end, each with the closing id after it."""
+
+    ids: UInt32[np.ndarray, " token"]
+    lengths: Int64[np.ndarray, " document"]
+
+
+def tokens(texts: Sequence[str], tokenizer: Tokenizer, closing: int) -> Tokens:
+    """The texts' ids, each text closed by the id `closing`."""
+    encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    ids = [[*encoding.ids, closing] for encoding in encodings]
+    return Tokens(np.array(list(chain.from_iterable(ids)), dtype=np.uint32), np.array([len(i) for i in ids], dtype=np.int64))
+
+
+def tokenised(
+    batches: Iterator[list[Document]], tokenizer_file: Path, workers: int | None
+) -> Generator[tuple[list[Document], Tokens], None, None]:
+    """Every batch and its tokens, in order, by so many processes (None: one a core). A corpus of one batch is done here."""
+    first = list(islice(batches, 2))
+    count = worker_count(workers)
+    if count == 1 or len(first) < 2:
+        tokenizer = open_tokenizer(str(tokenizer_file))
+        closing = bos_id(tokenizer)
+        for batch in chain(first, batches):
+            yield batch, tokens([document.text for document in batch], tokenizer, closing)
+        return
+    with ExitStack() as running:
+        idle: LifoQueue[_Process] = LifoQueue()
+        for _ in range(count):
+            idle.put(running.enter_context(_Process(tokenizer_file)))
+        yield from _in_order(chain(first, batches), idle, count)
+
+
+def worker_count(workers: int | None) -> int:
+    """So many processes; None: one for each core that this one may use."""
+    return workers or len(os.sched_getaffinity(0))
+
+
+def _in_order(
+    batches: Iterator[list[Document]], idle: "LifoQueue[_Process]", count: int
+) -> Iterator[tuple[list[Document], Tokens]]:
+    waiting: deque[tuple[list[Document], Future[Tokens]]] = deque()
+    with ThreadPoolExecutor(count) as threads:
+        try:
+            for batch in batches:
+                waiting.append((batch, threads.submit(_by_an_idle_one, idle, batch)))
+                if len(waiting) > AHEAD * count:
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            for done, future in waiting:
+                yield done, future.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _by_an_idle_one(idle: "LifoQueue[_Process]", batch: list[Document]) -> Tokens:
+    process = idle.get()
+    try:
+        return process.tokens([document.text for document in batch])
+    finally:
+        idle.put(process)
+
+
+class _Process:
+    """One tokenising process and the two pipes to it."""
+
+    def __init__(self, tokenizer_file: Path) -> None:
+        command = [sys.executable, "-m", "corpora.tokenising", str(tokenizer_file.resolve())]
+        alone = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+        here = Path(__file__).parents[1]
+        self._running = subprocess.Popen(command, cwd=here, env=alone, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.kill()
+        self._running.communicate()
+
+    def tokens(self, texts: list[str]) -> Tokens:
+        """Have the texts tokenised there."""
+        assert self._running.stdin and self._running.stdout
+        try:
+            pickle.dump(texts, self._running.stdin, protocol=5)
+            self._running.stdin.flush()
+            return Tokens(*pickle.load(self._running.stdout))
+        except (BrokenPipeError, EOFError) as mistake:
+            raise UserError(
+                f"a process that tokenises ended (exit code {self._running.wait()}; -9 is mostly a lack of memory): "
+                "run the same command again, with fewer corpus.workers if it is memory."
+            ) from mistake
+
+
+def _serve(tokenizer_file: str) -> None:
+    """Answer batches on standard input until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the main program says when to stop
+    tokenizer = open_tokenizer(tokenizer_file)
+    closing = bos_id(tokenizer)
+    while True:
+        try:
+            texts = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump(tuple(tokens(texts, tokenizer, closing)), sys.stdout.buffer, protocol=5)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
