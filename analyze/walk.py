@@ -87,9 +87,8 @@ class ResidualStream:
 
     @torch.inference_mode()
     def _move_on(self, block: Block, number: int, x: Tensor, pre: Tensor, sums: Tensor) -> None:
-        active = (
-            torch.relu_(pre) if block.activation is F.relu else block.activation(pre)
-        )  # in place: whoever wanted the signs has seen them
+        # in place where it can be: whoever wanted the signs has seen them
+        active = torch.relu_(pre) if block.activation is F.relu else block.activation(pre)
         x = block.add_ffn(x, active)
         _sum(x, sums)
         self.residuals.write(number, x)
