@@ -48,6 +48,11 @@ class Counting:
         Raises:
             UserError: a value is not finite, a tensor cannot be read, the disk is full.
         """
+        if self.task.device.type == "cuda":
+            torch.cuda.set_device(self.task.device)
+            torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = (
+                False  # products of float16 are added up in float32
+            )
         if self.plan.kept:
             if self.ranks.first:
                 self.task.scratch.open(self.task.identity | {"passes": self.plan.passes, "residuals": self.plan.residuals})

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor
 from analyze.streams import event, stream
 from models.checkpoint import Checkpoint
 from models.opt import Block
+from models.weights import Stored, contiguous
 
 ALIGNED = 256  # bytes; every tensor of a slab begins at a multiple
+PIECE = 1 << 24  # bytes that are cast at once
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Weights:
         self.dtype = dtype
         self.slots = [self._slot() for _ in range(slots)]
         self.pinned = torch.empty(self.size, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else None
+        self.piece = torch.empty(PIECE, dtype=torch.uint8)
         self.waited = 0.0  # seconds that the computation on a CPU waited for weights
         self.waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []  # before and after every wait of a GPU
 
@@ -76,7 +79,7 @@ class Weights:
         """The blocks of `layers`. Each stands until the next is asked for.
 
         Raises:
-            UserError: a tensor cannot be read.
+            UserError: a tensor cannot be read, or holds what is no number.
         """
         free: SimpleQueue[Slot | None] = SimpleQueue()
         ready: SimpleQueue[Slot | BaseException] = SimpleQueue()
@@ -85,8 +88,9 @@ class Weights:
         reader = threading.Thread(target=self._read_ahead, args=(layers, free, ready), daemon=True)
         reader.start()
         try:
-            for _ in layers:
+            for layer in layers:
                 slot = self._next(ready)
+                self.checkpoint.check_finite(layer, slot.block)
                 yield slot.block
                 if slot.events is not None:
                     slot.events.free.record()
@@ -113,6 +117,8 @@ class Weights:
 
     def _read_ahead(self, layers: range, free: "SimpleQueue[Slot | None]", ready: "SimpleQueue[Slot | BaseException]") -> None:
         try:
+            if self.device.type == "cuda":
+                torch.cuda.set_device(self.device)
             copies = stream(self.device) if self.pinned is not None else None
             for layer in layers:
                 if self.pinned is not None and copies is not None:
@@ -132,16 +138,32 @@ class Weights:
         except BaseException as mistake:  # it is raised where the block was asked for
             ready.put(mistake)
 
-    @torch.no_grad()
     def _read(self, layer: int, slab: Tensor) -> None:
+        tensors = self.checkpoint.layer_tensors(layer)
         for name, view in self._views(slab).items():
-            view.copy_(self.checkpoint._read(f"decoder.layers.{layer}.{name}"))
+            read_as(tensors[name], view, self.piece)
 
     def gpu_waited(self) -> float:
         """Seconds that the GPU stood still for want of weights, its first layer's included."""
         torch.cuda.synchronize(self.device)
         milliseconds: float = sum(before.elapsed_time(after) for before, after in self.waits)
         return milliseconds / 1000
+
+
+@torch.no_grad()
+def read_as(stored: Stored, into: Tensor, piece: Tensor) -> None:
+    """Read a tensor from disk into one in main memory, cast on the way, piece by piece."""
+    flat = into.view(-1)
+    if stored.stride != contiguous(stored.shape):
+        into.copy_(stored.read())
+    elif stored.dtype == into.dtype:
+        stored.read_into(flat.view(torch.uint8))
+    else:
+        for begin in range(0, len(flat), len(piece) // stored.dtype.itemsize):
+            some = min(len(flat) - begin, len(piece) // stored.dtype.itemsize)
+            part = replace(stored, offset=stored.offset + begin * stored.dtype.itemsize, shape=(some,), stride=(1,))
+            part.read_into(piece)
+            flat[begin : begin + some].copy_(part.view(piece))
 
 
 def _aligned(size: int) -> int:

@@ -60,6 +60,8 @@ class ResidualStream:
     def through(self, block: Block, layer: int, last: bool = False) -> Iterator[MicroBatch]:
         """Move every sequence through `block`, handing out the pre-activations on the way.
 
+        Whoever has what it wanted of them then tells `residuals` that the layer is finished.
+
         Of the `last` layer needed, what comes after the pre-activations is not computed.
 
         Raises:
@@ -77,8 +79,6 @@ class ResidualStream:
                 self._move_on(block, number, x, pre, sums[number])
             del x, pre
         self._check_finite(sums, layer)
-        if not last:
-            self.residuals.finish(layer)
 
     @torch.inference_mode()
     def _preactivations(self, block: Block, number: int) -> tuple[Tensor, Tensor]:
