@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from rich.console import Console
 
 from analyze.bar import progress_bar
+from analyze.beside import Beside
 from analyze.counts import Index, count
 from analyze.firings import Firings, bytes_for, record
 from analyze.passes import Part, together
@@ -92,12 +93,13 @@ class Pass:
 
     def run(self) -> Iterator[tuple[int, float]]:
         """Walk, record, and count what is complete; yields layer and seconds."""
-        task, bits = self.task, self._room()
+        task, rooms = self.task, [self._room() for _ in range(self.plan.rooms)]
         stream = self._stream()
         assert stream.residuals.finished is not None
         layers = range(stream.residuals.finished + 1, self.wanted[-1] + 1)
         weights = Weights(task.checkpoint, task.dtype, task.device, self.plan.slots)
-        with progress_bar(self.counting.console) as bar, closing(weights.blocks(layers)) as blocks:
+        counts = Beside(self.plan.rooms > 1)
+        with progress_bar(self.counting.console) as bar, closing(weights.blocks(layers)) as blocks, counts:
             of_how_many = f", pass {self.number + 1} of {self.plan.passes}" if self.plan.passes > 1 else ""
             progress = bar.add_task(task.out.name + of_how_many, total=len(self.share) * len(layers))
 
@@ -110,7 +112,7 @@ class Pass:
                 begun = time.perf_counter()
                 walk = watched(stream.through(block, layer, last=layer == layers[-1]))
                 if layer in self.wanted:
-                    self._record(layer, walk, bits)
+                    self._record(layer, walk, rooms[self.wanted.index(layer) % len(rooms)], counts)
                 else:
                     for _ in walk:
                         pass
@@ -146,27 +148,28 @@ class Pass:
         place = InPinnedSlabs if self.plan.residuals == "pinned" else InMemory
         return place(len(self.share), shape, task.dtype, task.device)
 
-    def _record(self, layer: int, walk: Iterator[MicroBatch], room: UInt8[np.ndarray, "token byte"] | None) -> None:
-        """Record the layer's bits, and count them if they are all there."""
-        file = None
-        if room is None:
-            width = bytes_for(self.neurons)
-            file = self.task.scratch.bits(layer, self.counting.rows.counted.size, width)
-            whole = file.reshape(-1, width)
-            room = whole[self.sequences.start * self.positions : self.sequences.stop * self.positions]
+    def _record(
+        self, layer: int, walk: Iterator[MicroBatch], room: UInt8[np.ndarray, "token byte"] | None, counts: Beside
+    ) -> None:
+        """Record the layer's bits, and have them counted if they are all there."""
+        bits, file = room, None
+        if bits is None:
+            file = self.task.scratch.bits(layer, self.counting.rows.counted.size * bytes_for(self.neurons))
+            whole = file.reshape(-1, bytes_for(self.neurons))
+            bits = whole[self.sequences.start * self.positions : self.sequences.stop * self.positions]
         gather = partial(self.ranks.gather, batches=len(self.chunk), rows_of_batch=self.task.micro * self.positions)
-        firings = record(walk, self.counted, self.neurons, room, gather)
-        if not self.ranks.first:
-            return
-        if file is not None and not self.last:
+        firings = record(walk, self.counted, self.neurons, bits, gather)
+        if self.ranks.first and self.last:
+            counts.do(partial(self._count, layer, firings if file is None else self._whole(layer, firings, whole)))
+        elif self.ranks.first:
+            assert file is not None
             file.flush()
             store(Part(firings.max_pre, firings.first_fired), self.task.scratch.part(layer, self.number))
-            return
-        if file is not None:
-            firings = self._whole(layer, firings, whole)
+
+    def _count(self, layer: int, firings: Firings) -> None:
         config = self.task.config
         store(count(firings, self.counting.rows, config.keep_ngrams, config.kernel), self.task.counts_of(layer))
-        if file is not None:
+        if self.plan.passes > 1:
             self.task.scratch.drop(layer)
 
     def _whole(self, layer: int, firings: Firings, bits: UInt8[np.ndarray, "token byte"]) -> Firings:

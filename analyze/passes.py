@@ -44,9 +44,9 @@ class Scratch:
         found: dict[str, Any] | None = json.loads(about.read_text()) if about.exists() else None
         return found
 
-    def bits(self, layer: int, rows: int, width: int) -> UInt8[np.memmap, " byte"]:
+    def bits(self, layer: int, size: int) -> UInt8[np.memmap, " byte"]:
         """The bits of a layer, row after row, that several passes write, each its rows."""
-        return mapped(self.path / f"bits_{layer:03d}.bin", rows * width)
+        return mapped(self.path / f"bits_{layer:03d}.bin", size)
 
     def part(self, layer: int, number: int) -> Path:
         """Where a pass puts what it recorded of a layer; it is there when the pass' bits are."""

@@ -113,6 +113,7 @@ class Plan:
     bits: str  # one of BITS
     passes: int
     slots: int  # layers of weights on the device at once
+    rooms: int = 1  # bit matrices in memory; 2: one layer is counted while the next is walked
 
     @property
     def kept(self) -> bool:
@@ -142,7 +143,8 @@ class Plan:
         if self.passes > 1:
             found.append(Use(f"firing bits of {s.counted} layers", "disk", s.counted * s.bits))
         else:
-            found.append(Use("firing bits of a layer", "memory" if self.bits == "memory" else "disk", s.bits))
+            of_layers = "2 layers" if self.rooms == 2 else "a layer"
+            found.append(Use(f"firing bits of {of_layers}", "memory" if self.bits == "memory" else "disk", self.rooms * s.bits))
         found.append(Use("counts of a layer, about", "memory", 2 * s.counts))
         found.append(Use(f"counts of {s.counted} layers, about", "disk", s.counted * s.counts))
         found.append(Use("the corpus in order, and the program", "memory", INDEX * s.tokens + self._program()))
@@ -194,9 +196,18 @@ def candidates(shape: Shape, residuals: str = "auto", passes: int | None = None,
         ways = [(passes, where) for where in (*memory, "file") if passes == 1 or where != "file"]
     for number, where in ways:
         if residuals in ("auto", where):
-            for slots, room in product((2, 1), ("memory", "file") if number == 1 else ("file",)):
+            for slots, (room, rooms) in product((2, 1), _rooms(shape, where, number)):
                 if bits in ("auto", room):
-                    yield Plan(shape, where, room, number, slots)
+                    yield Plan(shape, where, room, number, slots, rooms)
+
+
+def _rooms(shape: Shape, residuals: str, passes: int) -> list[tuple[str, int]]:
+    """Where bits may lie, and how many layers' at once.
+
+    While a GPU walks, the CPU has time to count the layer before. Residual streams in files are ahead of the counts then: not with them.
+    """
+    both = [("memory", 2)] if shape.gpu and residuals != "file" else []
+    return [*both, ("memory", 1), ("file", 1)] if passes == 1 else [("file", 1)]
 
 
 def plan(

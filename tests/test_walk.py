@@ -1,21 +1,27 @@
-"""One pass, several, residual streams in memory or in files, killed and resumed: the same bytes; and what a plan says."""
+"""One pass, several, residual streams in memory or in files, killed and resumed: the same bytes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import torch
 from test_census import counts, taken
 
+from analyze import census as census_module
 from analyze import counting
+from analyze.prefetch import Weights
+from analyze.residuals import SLAB, slabs_for
+from analyze.walk import ResidualStream
+from errors import UserError
+from models.opening import open_checkpoint
 
 WAYS: dict[str, dict[str, Any]] = {
     "three passes": {"passes": 3},
-    "three passes on a scratch disk": {"passes": 3, "scratch": True},
-    "files": {"residuals": "file"},
     "files on a scratch disk": {"residuals": "file", "scratch": True, "bits": "file"},
-    "one slot for weights": {},
+    "counted beside the walk": {"rooms": 2},
 }
 IDS = tiny.random_ids(sequences=23)
 
@@ -28,16 +34,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, byt
     return folder, counts(taken(folder, IDS, "whole/out"))
 
 
-def settings(way: str, folder: Path) -> dict[str, Any]:
-    """The settings of a way, its scratch disk in `folder`."""
-    return WAYS[way] | ({"scratch": str(folder / "scratch")} if WAYS[way].get("scratch") else {})
+def census(way: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A census taken in this way, its scratch disk in `folder`."""
+    settings = dict(WAYS[way])
+    if settings.pop("scratch", False):
+        settings["scratch"] = str(folder / "scratch")
+    if rooms := settings.pop("rooms", None):
+        planned = census_module.made_plan
+        monkeypatch.setattr(census_module, "made_plan", lambda *arguments: replace(planned(*arguments), rooms=rooms))
+    return taken(folder, IDS, "out/out", **settings)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_however_it_is_walked_the_bytes_are_the_same(way: str, place: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
+def test_however_it_is_walked_the_bytes_are_the_same(
+    way: str, place: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, whole = place
     (tmp_path / "model").symlink_to(folder / "model")
-    out = taken(tmp_path, IDS, "out/out", **settings(way, tmp_path))
+    out = census(way, tmp_path, monkeypatch)
     assert counts(out) == whole
     assert not (out / "scratch").exists() and not list(tmp_path.glob("scratch/*")), "nothing is left"
 
@@ -59,23 +73,87 @@ def killed_at(number: int, what: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-MOMENTS = [("record", 1), ("record", 2), ("record", 3), ("store", 2), ("store", 3)]
+KILLS = {  # way, function, which call of it, layers that are walked again
+    "files: first layer recorded": ("files on a scratch disk", "record", 1, [0, 1, 2]),
+    "files: second layer recorded": ("files on a scratch disk", "record", 2, [1, 2]),
+    "files: second layer stored": ("files on a scratch disk", "store", 2, [1, 2]),
+    "files: last layer stored": ("files on a scratch disk", "store", 3, [2]),
+    "passes: second pass, second layer recorded": ("three passes", "record", 5, [0, 1, 2, 0, 1, 2]),
+    "passes: last pass, first layer counted": ("three passes", "count", 1, [0, 1, 2]),
+    "passes: last layer stored": ("three passes", "store", 9, [0, 1, 2]),
+}
 
 
-@pytest.mark.parametrize("way", ["three passes", "files"])
-@pytest.mark.parametrize(("what", "number"), MOMENTS)
+@pytest.mark.parametrize(("way", "what", "number", "walked"), KILLS.values(), ids=KILLS)
 def test_a_kill_and_the_same_command_again_are_the_same_bytes(
-    way: str, what: str, number: int, place: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    way: str, what: str, number: int, walked: list[int], place: tuple[Path, dict[str, bytes]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     folder, whole = place
     (tmp_path / "model").symlink_to(folder / "model")
     with monkeypatch.context() as killer:
         killer.setattr(counting, what, killed_at(number, getattr(counting, what)))
         with pytest.raises(Killed):
-            taken(tmp_path, IDS, "out/out", **settings(way, tmp_path))
-    walked = []
-    through = counting.ResidualStream.through
-    monkeypatch.setattr(counting.ResidualStream, "through", lambda *a, **k: walked.append(a[2]) or through(*a, **k))
-    assert counts(taken(tmp_path, IDS, "out/out", **settings(way, tmp_path))) == whole
-    if way == "files":
-        assert walked == list(range(number - 1, 3)), "only the layer in work is lost"
+            census(way, tmp_path, monkeypatch)
+    again, through = [], ResidualStream.through
+    monkeypatch.setattr(ResidualStream, "through", lambda *a, **k: again.append(a[2]) or through(*a, **k))
+    assert counts(census(way, tmp_path, monkeypatch)) == whole
+    assert again == walked, "what is finished is not walked again"
+
+
+def test_what_another_plan_left_is_not_used(
+    place: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, whole = place
+    (tmp_path / "model").symlink_to(folder / "model")
+    with monkeypatch.context() as killer:
+        killer.setattr(counting, "record", killed_at(5, counting.record))
+        with pytest.raises(Killed):
+            census("three passes", tmp_path, monkeypatch)
+    assert counts(taken(tmp_path, IDS, "out/out", passes=2)) == whole
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_read_ahead_is_the_layer(slots: int, dtype: torch.dtype, place: tuple[Path, dict[str, bytes]]) -> None:
+    checkpoint = open_checkpoint(str(place[0] / "model"))
+    weights = Weights(checkpoint, dtype, torch.device("cpu"), slots)
+    weights.piece = weights.piece[:100]  # cast in many pieces
+    found = list(range(3))
+    for layer, block in zip(found, weights.blocks(range(3)), strict=True):
+        expected = checkpoint.block(layer, dtype).state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in block.state_dict().items())
+        assert block.fc1.weight.dtype == dtype
+
+
+def test_a_file_that_ends_while_it_is_read_ahead_stops_the_walk(tmp_path: Path) -> None:
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    checkpoint = open_checkpoint(str(tmp_path / "model"))
+    file = checkpoint.files[0]
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(UserError, match="has become shorter"):
+        list(Weights(checkpoint, torch.float32, torch.device("cpu")).blocks(range(3)))
+
+
+@pytest.mark.parametrize(("batches", "size"), [(1, 100), (7, 151_000_000), (10, 151_000_000), (611, 150_994_944), (5, 3 << 30)])
+def test_slabs_are_powers_of_two_that_hold_every_micro_batch_and_little_more(batches: int, size: int) -> None:
+    slabs = slabs_for(batches, size)
+    assert sum(held for _, held in slabs) == batches
+    assert all(slab & (slab - 1) == 0 and 0 < held * size <= slab for slab, held in slabs)
+    assert len(slabs) < 3 or sum(slab for slab, _ in slabs[:-2]) < 1.2 * sum(held for _, held in slabs[:-2]) * size or size > SLAB
+
+
+def test_a_full_disk_is_a_sentence_and_nothing_half_written(
+    place: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "model").symlink_to(place[0] / "model")
+    for way in ("three passes", "files on a scratch disk"):
+        with monkeypatch.context() as disk:
+            disk.setattr("os.posix_fallocate", full)
+            with pytest.raises(UserError, match=r"No space left on device.*the same command goes on"):
+                census(way, tmp_path, monkeypatch)
+        assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("*.bin"))
+    assert counts(taken(tmp_path, IDS, "out/out")) == place[1]
