@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from analyze.drawing import Captioned, labels, layer_columns, legend_below, panels, say, source
 from analyze.folder import Census
+from analyze.hover import says
 from analyze.palette import FAINT, GRID, INK, PALETTE, POSITION_TYPES, POSITION_WORDS, STRENGTHS, position_colour, styled
 
 FAINTEST = 1e-4  # nats; lower mutual information shares the lowest bin
@@ -83,7 +84,9 @@ def mutual_information(censuses: Sequence[Census]) -> Captioned:
         for column, layer in enumerate(census.layers["layer"]):
             alive = census.neurons.filter((pl.col("layer") == layer) & ~pl.col("dead"))
             values = alive["position_mi_corrected"].to_numpy()
-            _mirrored_histogram(axes, column, np.log10(np.maximum(values, FAINTEST)), edges, np.log10(census.position_threshold))
+            _mirrored_histogram(
+                axes, layer, column, np.log10(np.maximum(values, FAINTEST)), edges, np.log10(census.position_threshold)
+            )
         axes.axhline(census.position_threshold, color=INK, linewidth=0.9, linestyle="--")
         axes.set_yscale("log")
         axes.set_ylim(FAINTEST * 0.8, 10 ** edges[-1])
@@ -115,13 +118,18 @@ def _stack(axes: Axes, census: Census, wide: int, high: int, layers: int) -> Non
         count = np.arange(here.height)
         places = np.stack([column * pitch + count % wide - (wide - 1) / 2, count // wide + 0.5], axis=1)
         kinds = [(kind, STRENGTHS[not strong]) for kind, strong in here.select("position_type", "position_strong").iter_rows()]
-        axes.add_collection(
-            EllipseCollection(
-                [0.86], [0.86], [0], units="xy", offsets=places, offset_transform=axes.transData, linewidths=0.5,
-                facecolors=[position_colour(*kind) for kind in kinds],
-                edgecolors=[position_colour(kind, "strong") for kind, _ in kinds],
-            )
+        circles = EllipseCollection(
+            [0.86], [0.86], [0], units="xy", offsets=places, offset_transform=axes.transData, linewidths=0.5,
+            facecolors=[position_colour(*kind) for kind in kinds],
+            edgecolors=[position_colour(kind, "strong") for kind, _ in kinds],
+            urls=[f"#L{layer}N{neuron}" for neuron in here["neuron"]],
         )  # fmt: skip
+        told = here["position_mi_corrected"]
+        says(
+            circles,
+            [f"{POSITION_WORDS[kind]}, {strength}\n{nats:.3g} nats" for (kind, strength), nats in zip(kinds, told, strict=True)],
+        )
+        axes.add_collection(circles)
         crowded = len(numbers) > 24
         axes.annotate(
             str(here.height), (column * pitch, ceil(here.height / wide)), (0, 2), textcoords="offset points", ha="center", va="bottom",
@@ -163,18 +171,22 @@ def _example(axes: Axes, census: Census, alike: pl.DataFrame, kind: str, strengt
     layer, neuron, told = alike.select("layer", "neuron", "position_mi_corrected").row(0)
     curve = census.position_curves(layer, [neuron])[0]
     seen = ~np.isnan(curve)
-    axes.plot(np.flatnonzero(seen), curve[seen], color=position_colour(kind, strength), linewidth=1.1)
+    axes.plot(np.flatnonzero(seen), curve[seen], color=position_colour(kind, strength), linewidth=1.1, url=f"#L{layer}N{neuron}")
     axes.set_title(f"L{layer}N{neuron}, {told:.2f} nats", fontsize=7.5)
 
 
-def _mirrored_histogram(axes: Axes, column: int, values: np.ndarray, edges: np.ndarray, threshold: float) -> None:
+def _mirrored_histogram(axes: Axes, layer: int, column: int, values: np.ndarray, edges: np.ndarray, threshold: float) -> None:
     edges = np.unique(np.append(edges, threshold))  # so that no bin lies on both sides
     counts = np.histogram(values, edges)[0]
     breadth = 0.42 * np.log1p(counts) / np.log1p(max(len(values), 1))
     above = edges[:-1] >= threshold
     for part, colour in ((~above, PALETTE["faint"][0]), (above, PALETTE["type-positional"][0])):
         low, high = 10 ** edges[:-1][part], 10 ** edges[1:][part]
-        axes.barh(low, 2 * breadth[part], height=high - low, left=column - breadth[part], align="edge", color=colour, linewidth=0)
+        bars = axes.barh(
+            low, 2 * breadth[part], height=high - low, left=column - breadth[part], align="edge", color=colour, linewidth=0
+        )
+        ranges = zip(counts[part], low, high, strict=True)
+        says(bars[0], [f"layer {layer}: {count:,} neurons\n{least:.2g} to {most:.2g} nats" for count, least, most in ranges])
 
 
 def _none_positional(census: Census) -> str:

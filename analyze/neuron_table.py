@@ -1,113 +1,156 @@
-"""neuron table -> the JSON that a page's searchable table reads: numbers by column, curves in a few bytes each."""
+"""neuron and n-gram tables -> the block of numbers that a page's table of neurons reads."""
 
-import json
-from base64 import b64encode
-from typing import Any
+from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
 
 from analyze.folder import Census
-from analyze.palette import POSITION_TYPES, STRENGTHS, TYPES
+from analyze.neuron_curves import curves
+from analyze.packed import Array, packed, rounded, whole
+from analyze.palette import POSITION_TYPES, POSITION_WORDS, STRENGTHS, TYPE_WORDS, TYPES
 
-MOST_ROWS = 100_000  # more would make a page of over 10 MB
-MOST_CURVES = 6_000
-POINTS = 128
-NUMBERS = {  # columns of a neuron's own panel, where the census has them
-    "n_fired_bos": "fired at BOS, times",
+MOST_ROWS = 100_000
+MOST_NGRAMS = 30  # of each length that a neuron's panel lists
+NGRAMS = {1: "tokens", 2: "bigrams", 3: "trigrams"}
+PATTERNS = [f"{kind} {strength}" for kind in POSITION_TYPES for strength in STRENGTHS]
+LISTS = ("top_promoted", "top_suppressed")
+NUMBERS = {  # columns in a neuron's own panel, and their words in the glossary
+    "n_fired_bos": "fired at BOS",
     "max_pre": "greatest pre-activation",
-    "first_fired": "first fired at counted token",
-    "unigrams_95": "tokens for 95% of firings",
+    "first_fired": "first fired at",
+    "unigrams_95": "tokens for 95%",
     "bigrams_95": "bigrams for 95%",
     "trigrams_95": "trigrams for 95%",
-    "token_support": "firings on well-seen detected tokens",
-    "n_detected_bigrams": "detected bigrams",
-    "n_detected_trigrams": "detected trigrams",
-    "position_mi": "mutual information with position, nats",
-    "position_mi_corrected": "the same, bias corrected",
-    "last_position_95": "95% of firings up to place",
-    "trigger_projection": "projection on its triggers",
-    "trigger_projection_centered": "the same, centered",
-    "suppresses_trigger": "writes against its triggers",
+    "token_support": "token support",
+    "bigram_support": "bigram support",
+    "trigram_support": "trigram support",
+    "position_mi_corrected": "position, nats",
+    "position_mi": "uncorrected",
+    "last_position_95": "95% of firings up to",
+    "trigger_projection": "writes on its triggers",
+    "trigger_projection_centered": "centered",
 }
-LISTS = {"detected": "detected tokens", "promoted": "promotes most", "suppressed": "suppresses most"}
-LIST_COLUMNS = {"detected": "detected_tokens", "promoted": "top_promoted", "suppressed": "top_suppressed"}
+
+
+def table_block(census: Census) -> str:
+    """Everything that the scripts of a page draw its table and its neurons from."""
+    rows = table_rows(census).with_row_index("row")
+    arrays = dict(chain(_columns(rows), _lists(rows), _ngrams(census, rows), _curves(census, rows)))
+    tokens = _used(arrays)
+    content = {
+        "title": census.title,
+        "n_tokens": census.n_tokens,
+        "types": [TYPE_WORDS[kind] for kind in TYPES],
+        "patterns": [f"{POSITION_WORDS[kind]}, {strength}" for kind in POSITION_TYPES for strength in STRENGTHS],
+        "colours": [pattern.replace(" ", "-") for pattern in PATTERNS],
+        "lengths": list(NGRAMS.values()),
+        "numbers": [(name, word) for name, word in NUMBERS.items() if name in arrays],
+        "texts": [census.token_text(token) for token in tokens.tolist()],
+    }
+    return packed(content, arrays | {"tokens": tokens.astype("i4")})
 
 
 def table_rows(census: Census) -> pl.DataFrame:
-    """The neurons in the page's table: all, or of a very large model those with a type first."""
+    """The neurons in the page's table: all, or of a very large model the most telling, and of equally telling ones some in every layer."""
     if census.neurons.height <= MOST_ROWS:
         return census.neurons
+    return census.neurons.sort(_rank(), "neuron", "layer").head(MOST_ROWS).sort("layer", "neuron")
+
+
+def left_out(census: Census) -> str:
+    """Which neurons the page's table lacks, in words; empty where it holds all."""
+    height = census.neurons.height
+    if height <= MOST_ROWS:
+        return ""
+    kept = table_rows(census).select(_rank().alias("rank"))["rank"]
+    every = census.neurons.select(_rank().alias("rank"))["rank"]
+    names = ("token detectors and positional neurons", "bigram and trigram detectors", "other alive neurons", "dead neurons")
+    shares = [
+        f"{'all' if here == there else f'{here:,} of'} {there:,} {name}"
+        for rank, name in enumerate(names)
+        if (here := int((kept == rank).sum())) | (there := int((every == rank).sum()))
+    ]
+    return (
+        f"The table holds {MOST_ROWS:,} of {height:,} neurons: {', '.join(shares)}. neurons.parquet beside this page holds all."
+    )
+
+
+def _rank() -> pl.Expr:
+    """How soon a neuron goes into the table of a very large model: 0 first."""
     telling = pl.col("token_detector") | pl.col("position_type").is_not_null()
-    rank = (
-        pl.when(telling).then(0).when(~pl.col("type").is_in(["dead", "other"])).then(1).when(~pl.col("dead")).then(2).otherwise(3)
+    return (
+        pl.when(telling)
+        .then(0)
+        .when(pl.col("type").is_in(["bigram", "trigram"]))
+        .then(1)
+        .when(~pl.col("dead"))
+        .then(2)
+        .otherwise(3)
     )
-    return census.neurons.sort(rank, "layer", "neuron").head(MOST_ROWS).sort("layer", "neuron")
 
 
-def table_json(census: Census) -> str:
-    """Everything `report.js` draws from, safe inside a <script> element whatever the tokens are."""
-    rows = table_rows(census).with_row_index("row")
-    numbers = [name for name in NUMBERS if name in rows.columns]
-    patterns = [f"{kind} {strength}" for kind in POSITION_TYPES for strength in STRENGTHS]
+def _columns(rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
+    """Types and patterns as codes (-1 or 255: none), other columns as they are, under their own names."""
+    yield "type", _codes(rows["type"], TYPES)
     strength = pl.when("position_strong").then(pl.lit(" strong")).otherwise(pl.lit(" weak"))
-    codes = rows.select(
-        pl.col("type").replace_strict(list(TYPES), range(len(TYPES)), return_dtype=pl.Int8),
-        (pl.col("position_type") + strength)
-        .replace_strict(patterns, range(8), default=-1, return_dtype=pl.Int8)
-        .alias("position"),
+    yield "pattern", _codes(rows.select(pl.col("position_type") + strength).to_series(), PATTERNS)
+    for name, kind in rows.schema.items():
+        if kind.is_integer() and name not in ("row", "n_tokens"):
+            yield name, whole(rows[name])
+        elif kind.is_float():
+            yield name, rounded(rows[name])
+        elif kind == pl.Boolean and rows[name].null_count():
+            yield name, whole(rows[name].cast(pl.Int8))
+
+
+def _codes(words: pl.Series, known: tuple[str, ...] | list[str]) -> Array:
+    return whole(words.replace_strict(list(known), range(len(known)), return_dtype=pl.Int32))
+
+
+def _lists(rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
+    """Tokens that neurons promote and suppress, one list after another."""
+    for name in LISTS:
+        if name in rows.columns:
+            yield f"{name}_first", _firsts(rows[name].list.len())
+            yield name, whole(rows[name].explode(empty_as_null=False).drop_nulls())
+
+
+def _ngrams(census: Census, rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
+    """Detected n-grams with their counts, most fired first, at most `MOST_NGRAMS` a neuron, and how many there are in all."""
+    table = pl.scan_parquet(census.path / "ngrams.parquet").join(
+        rows.lazy().select("layer", "neuron", "row"), on=["layer", "neuron"]
     )
-    lists = {key: _lists(rows, column) for key, column in LIST_COLUMNS.items()}
-    used = sorted({token for ids in lists.values() for row in ids.values() for token in row})
-    places, curves = _curves(census, rows)
-    content: dict[str, Any] = {
-        "n_tokens": census.n_tokens,
-        "types": TYPES,
-        "positions": patterns,
-        "columns": {name: _values(rows[name]) for name in dict.fromkeys(["layer", "neuron", "n_fired", *numbers])}
-        | {name: codes[name].to_list() for name in codes.columns},
-        "numbers": [(name, NUMBERS[name]) for name in numbers],
-        "lists": list(LISTS.items()),
-        "tokens": {token: census.token_text(token) for token in used},
-        "places": places,
-        "curves": curves,
-        **lists,
-    }
-    return for_script(content)
+    for n, name in NGRAMS.items():
+        here = table.filter(pl.col("n") == n).sort("row", -pl.col("fires"), maintain_order=True)
+        listed = here.group_by("row", maintain_order=True).head(MOST_NGRAMS).collect()
+        if not listed.height:
+            continue
+        in_all, first = (rows.join(each.group_by("row").len(), "row", "left").sort("row")["len"].fill_null(0)
+                         for each in (here.collect(), listed))  # fmt: skip
+        yield f"{name}_in_all", whole(in_all)
+        yield f"{name}_first", _firsts(first)
+        yield f"{name}_ids", listed["ids"].explode(empty_as_null=False).to_numpy().astype("i4")
+        yield f"{name}_fires", whole(listed["fires"])
+        yield f"{name}_occurrences", whole(listed["occurrences"])
 
 
-def for_script(content: object) -> str:
-    """JSON that no token text can break out of: `<`, `>` and `&` stand as escapes."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+def _firsts(lengths: pl.Series) -> Array:
+    """Where each row's part begins, and at last where all end."""
+    return np.concatenate([[0], np.cumsum(lengths.fill_null(0).to_numpy(), dtype=np.int64)]).astype("i4")
 
 
-def _values(column: pl.Series) -> list[Any]:
-    return (column.cast(pl.Float64).fill_nan(None).round_sig_figs(4) if column.dtype.is_float() else column).to_list()
+def _curves(census: Census, rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
+    for name, found in curves(census, rows).items():
+        yield f"{name}_rows", found.rows.astype("i4")
+        yield f"{name}_places", np.array(found.places, "f4")
+        yield f"{name}_greatest", found.greatest.astype("f4")
+        yield f"{name}_points", found.points.reshape(-1)
 
 
-def _lists(rows: pl.DataFrame, column: str) -> dict[int, list[int]]:
-    if column not in rows.columns:
-        return {}
-    return dict(rows.filter(pl.col("token_detector") & (pl.col(column).list.len() > 0)).select("row", column).iter_rows())
-
-
-def _curves(census: Census, rows: pl.DataFrame) -> tuple[list[int], dict[int, str]]:
-    """Curves of the positional neurons and of the detectors, the most positional first, a byte per point (255 is always)."""
-    wanted = rows.filter(pl.col("position_type").is_not_null() | pl.col("token_detector"))
-    wanted = wanted.sort("position_mi_corrected", descending=True).head(MOST_CURVES).sort("row")
-    places = np.flatnonzero(census.seen_at)
-    bins = np.array_split(places, min(POINTS, max(len(places), 1)))
-    curves: dict[int, str] = {}
-    for (layer,), part in wanted.group_by("layer", maintain_order=True):
-        coarse = _coarse(census.position_curves(int(layer), part["neuron"].to_list()), bins)
-        curves |= {row: b64encode(curve.tobytes()).decode() for row, curve in zip(part["row"], coarse, strict=True)}
-    return [round(float(part.mean())) if len(part) else 0 for part in bins], curves
-
-
-def _coarse(curves: Float[np.ndarray, "neuron position"], bins: list[np.ndarray]) -> np.ndarray:
-    means = np.stack([curves[:, part].mean(axis=1) if len(part) else np.zeros(len(curves)) for part in bins], axis=1)
-    return np.asarray(np.rint(255 * means), dtype=np.uint8)
+def _used(arrays: dict[str, Array]) -> Array:
+    """All token ids that any list names, ascending."""
+    named = [arrays[name] for name in (*LISTS, *(f"{name}_ids" for name in NGRAMS.values())) if name in arrays]
+    every = np.unique(np.concatenate(named)) if named else np.zeros(0, np.int64)
+    return every[every >= 0]

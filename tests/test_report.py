@@ -1,27 +1,36 @@
 """Pages: self-contained, whatever the tokens are; every sentence's number is the table's; the table of neurons works."""
 
+import gzip
 import json
 import re
-import shutil
-import subprocess
+from base64 import b64decode
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
-from analyze.figures import census_figures, comparison_figures, run_figures
+from analyze.figures import census_figures, comparison_figures, drawn, run_figures
+from analyze.figures_of_position import positional_neurons
+from analyze.figures_of_types import dead_and_frequency, unigram_buckets
 from analyze.findings import census_findings, comparison_findings, run_findings
 from analyze.folder import Census
-from analyze.neuron_table import for_script
+from analyze.glossary import MEANINGS
+from analyze.hover import marks
+from analyze.neuron_table import MOST_NGRAMS, NUMBERS, left_out, table_block
+from analyze.packed import packed, rounded, whole
 from analyze.report import census_page, comparison_page, run_page
 from analyze.writing import write_whole
 from tests.synthetic_census import write_census
+from tests.synthetic_ngrams import BIGRAMS, with_ngrams
 
 
 @pytest.fixture(scope="module")
 def census(tmp_path_factory: pytest.TempPathFactory) -> Census:
-    return write_census(tmp_path_factory.mktemp("census") / "c", title='base<line> & "co"', neurons=128)
+    return with_ngrams(write_census(tmp_path_factory.mktemp("census") / "c", title='base<line> & "co"', neurons=128))
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +40,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Census]]:
     make = {"baseline": ("learned", None), "nopos": ("none", few)}
     return {
         name: [
-            write_census(folder / name / f"step_{step:09d}", title=f"{name}, step {step}", step=step, layers=2, neurons=32, places=64,
-                         positions=positions, positional={} if step == 0 else planted)
+            with_ngrams(write_census(folder / name / f"step_{step:09d}", title=f"{name}, step {step}", step=step, layers=2, neurons=32,
+                                     places=64, positions=positions, positional={} if step == 0 else planted))
             for step in (0, 100, 1000)
         ]
         for name, (positions, planted) in make.items()
@@ -92,26 +101,131 @@ def test_pages_are_well_formed_fetch_nothing_and_name_each_id_once(page: str, pa
         assert not re.search(r"url\((?!#)|@import", text)
 
 
+def unpacked(text: str) -> tuple[Any, dict[str, np.ndarray]]:
+    """What `packed` packed, read as `report_packed.js` reads it."""
+    raw = gzip.decompress(b64decode(text))
+    begin = 8 + int.from_bytes(raw[:4], "little")
+    head = json.loads(raw[8:begin])
+    arrays = {name: np.frombuffer(raw, "<" + kind, length, begin + at) for name, (kind, at, length) in head["arrays"].items()}
+    return head["content"], arrays
+
+
+def block(page: str, name: str) -> str:
+    return page.split(f"{name}>")[1].split("</script>")[0]
+
+
+def test_what_is_packed_is_what_comes_out() -> None:
+    counts, reals = pl.Series([3, None, 70_000]), pl.Series([0.123456789, None, -2e-9])
+    content, arrays = unpacked(
+        packed({"a": "</script>é"}, {"n": whole(counts), "x": rounded(reals), "b": whole(pl.Series([255, 0]))})
+    )
+    assert content == {"a": "</script>é"}
+    assert arrays["n"].tolist() == [3, -1, 70_000] and arrays["b"].tolist() == [255, 0]
+    assert arrays["x"][[0, 2]] == pytest.approx([0.123456789, -2e-9], rel=2e-5) and np.isnan(arrays["x"][1])
+    assert [array.dtype.itemsize for array in arrays.values()] == [4, 4, 1]
+    assert whole(pl.Series([2**40, None])).dtype == np.float64
+
+
 def test_tokens_cannot_break_out_of_the_page(page: str) -> None:
-    seen = Page(page)
-    assert seen.scripts == 2
-    assert "</script><b>" not in page
-    content = json.loads(page.split("id=census>")[1].split("</script>")[0])
-    assert "</script><b>x" in content["tokens"].values()
+    assert "</script><b>" not in page and "<b>x" not in page
+    content, _ = unpacked(block(page, "id=census"))
+    assert "</script><b>x" in content["texts"]
     assert "<h1>base&lt;line&gt; &amp; &quot;co&quot;</h1>" in page
-    assert for_script("</script>&\u2028") == '"\\u003c/script\\u003e\\u0026\\u2028"'
 
 
 def test_the_table_holds_the_census(census: Census, page: str) -> None:
-    content = json.loads(page.split("id=census>")[1].split("</script>")[0])
-    columns = content["columns"]
-    assert columns["n_fired"] == census.neurons["n_fired"].to_list()
-    assert [content["types"][code] for code in columns["type"]] == census.neurons["type"].to_list()
-    positional = census.neurons["position_type"].is_not_null()
-    assert [code >= 0 for code in columns["position"]] == positional.to_list()
-    wanted = (positional | census.neurons["token_detector"]).to_list()
-    assert sorted(map(int, content["curves"])) == [row for row, is_wanted in enumerate(wanted) if is_wanted]
-    assert len(content["places"]) == 128
+    content, arrays = unpacked(block(page, "id=census"))
+    neurons = census.neurons
+    for name in ("layer", "neuron", "n_fired", "unigrams_95"):
+        assert arrays[name].tolist() == neurons[name].to_list()
+    assert arrays["first_fired"].tolist() == neurons["first_fired"].fill_null(-1).to_list()
+    assert arrays["max_pre"] == pytest.approx(neurons["max_pre"].to_numpy(), rel=2e-5)
+    assert [content["types"][code].split(" ")[0] for code in arrays["type"]] == neurons["type"].to_list()
+    assert (arrays["pattern"] >= 0).tolist() == neurons["position_type"].is_not_null().to_list()
+    promoted = np.split(arrays["top_promoted"], arrays["top_promoted_first"][1:-1])
+    assert [ids.tolist() for ids in promoted] == neurons["top_promoted"].to_list()
+    text = dict(zip(arrays["tokens"].tolist(), content["texts"], strict=True))
+    assert all(text[token] == census.token_text(token) for token in arrays["top_suppressed"].tolist())
+
+
+def test_detected_ngrams_stand_with_their_counts_the_most_fired_first(census: Census, page: str) -> None:
+    _, arrays = unpacked(block(page, "id=census"))
+    table = pl.read_parquet(census.path / "ngrams.parquet")
+    for row, (layer, neuron) in enumerate(census.neurons.select("layer", "neuron").iter_rows()):
+        for n, name in ((1, "tokens"), (2, "bigrams")):
+            here = table.filter((pl.col("layer") == layer) & (pl.col("neuron") == neuron) & (pl.col("n") == n))
+            first, last = arrays[f"{name}_first"][row : row + 2]
+            assert arrays[f"{name}_in_all"][row] == here.height
+            assert last - first == min(here.height, MOST_NGRAMS)
+            listed = here.sort("fires", descending=True, maintain_order=True).head(MOST_NGRAMS)
+            assert arrays[f"{name}_fires"][first:last].tolist() == listed["fires"].to_list()
+            assert arrays[f"{name}_occurrences"][first:last].tolist() == listed["occurrences"].to_list()
+            assert arrays[f"{name}_ids"][n * first : n * last].tolist() == listed["ids"].explode().drop_nulls().to_list()
+    assert arrays["bigrams_in_all"].max() == BIGRAMS > MOST_NGRAMS
+
+
+def test_curves_are_the_counts_and_finest_where_they_tell_most(census: Census, page: str) -> None:
+    _, arrays = unpacked(block(page, "id=census"))
+    telling = census.neurons["position_type"].is_not_null() | census.neurons["token_detector"]
+    assert arrays["fine_rows"].tolist() == np.flatnonzero(telling).tolist()
+    assert arrays["coarse_rows"].tolist() == np.flatnonzero(~telling & ~census.neurons["dead"]).tolist()
+    row = census.neurons.with_row_index("row").sort("position_mi").row(-1, named=True)
+    at = arrays["fine_rows"].tolist().index(row["row"])
+    points = arrays["fine_points"].reshape(-1, 128)[at] / 255 * arrays["fine_greatest"][at]
+    curve = census.position_curves(row["layer"], [row["neuron"]])[0][1:]
+    assert points == pytest.approx([part.mean() for part in np.array_split(curve, 128)], abs=0.003)
+
+
+def test_a_very_large_census_keeps_its_telling_neurons_and_says_so(census: Census, monkeypatch: pytest.MonkeyPatch) -> None:
+    telling = census.neurons.filter(pl.col("token_detector") | pl.col("position_type").is_not_null())
+    monkeypatch.setattr("analyze.neuron_table.MOST_ROWS", telling.height + 40)
+    _, arrays = unpacked(table_block(census))
+    kept = set(zip(arrays["layer"].tolist(), arrays["neuron"].tolist(), strict=True))
+    assert len(kept) == telling.height + 40
+    assert kept >= set(telling.select("layer", "neuron").iter_rows())
+    assert set(arrays["layer"].tolist()) == {0, 1, 2, 3}
+    words = f"all {telling.height} token detectors and positional neurons, 40 of "
+    assert words in left_out(census) and f"{telling.height + 40} of {census.neurons.height} neurons" in left_out(census)
+
+
+def test_figures_say_the_tables_values_where_they_stand(census: Census) -> None:
+    figure, _ = dead_and_frequency([census])
+    drawn(figure, "svg")
+    (left, right), layers = marks(figure), census.layers
+    assert (left["title"], left["x"], left["y"]) == ("(a) dead neurons", "layer", "share of the layer's neurons")
+    (series,) = left["series"]
+    assert series["x"] == ["0", "1", "2", "3"]
+    assert series["y"] == [f"{100 * share:.3g}%" for share in layers["dead_share"]]
+    axes = figure.axes[0]
+    expected = axes.transData.transform((1, layers["dead_share"][1])) / figure.bbox.size
+    assert np.array(series["at"][2:4]) == pytest.approx([1e4 * expected[0], 1e4 * (1 - expected[1])], abs=1)
+    assert left["box"][2] < right["box"][0]
+
+
+def test_bars_answer_with_their_own_height_by_the_legends_words(census: Census) -> None:
+    figure, _ = unigram_buckets([census])
+    drawn(figure, "svg")
+    series = {one["name"]: one for one in marks(figure)[0]["series"]}
+    alive = census.layers["neurons"] - census.layers["dead"]
+    assert series["6–10"]["y"] == [f"{100 * n / of:.3g}%" for n, of in zip(census.layers["unigrams_6_10"], alive, strict=True)]
+    left, top, right, bottom = series["6–10"]["boxes"][:4]
+    assert left < series["6–10"]["at"][0] < right and top < series["6–10"]["at"][1] < bottom
+
+
+def test_circles_lead_to_their_neurons(census: Census, page: str) -> None:
+    figure, _ = positional_neurons([census])
+    drawn(figure, "svg")
+    links = [link for one in marks(figure)[0]["series"] for link in one["links"]]
+    positional = census.neurons.filter(pl.col("position_type").is_not_null())
+    assert sorted(links) == sorted(f"#L{layer}N{neuron}" for layer, neuron in positional.select("layer", "neuron").iter_rows())
+    assert all(f'href="{link}"' in page for link in links)
+
+
+def test_every_word_with_a_meaning_is_in_the_glossary(page: str, pages: tuple[str, str]) -> None:
+    for text in (page, *pages):
+        asked = {unescape(word) for word in re.findall(r'data-term="([^"]+)"', text)}
+        assert asked and asked <= set(MEANINGS)
+    assert set(NUMBERS.values()) <= set(MEANINGS)
 
 
 def test_findings_state_the_tables_numbers(census: Census) -> None:
@@ -130,21 +244,12 @@ def test_findings_of_runs_say_when_and_in_which(runs: dict[str, list[Census]]) -
     assert found[0].startswith("nopos, a model without positional encoding, has 8 positional neurons, none of them oscillatory")
 
 
-def test_optional_columns_are_shown_when_there(census: Census) -> None:
-    detector = pl.col("token_detector")
-    more = census.neurons.with_columns(
-        pl.when(detector).then(True).alias("suppresses_trigger"),
-        pl.lit(7).alias("trigrams_95"),
-        pl.col("detected_tokens").alias("top_promoted"),
-    )
-    richer = Census(census.path, census.meta, more, census.layers, census.tokenizer)
-    assert any("write against the tokens that trigger them." in found for found in census_findings(richer))
+def test_suppression_is_told_beside_other_conventions_and_chance(census: Census) -> None:
+    assert any("write against the tokens that trigger them." in found for found in census_findings(census))
     shares = {"suppressing_share_centered": 0.75, "suppressing_share_gain": None, "random_suppressing_share_raw": 0.5}
     layers = census.layers.with_columns(pl.lit(value, pl.Float64).alias(name) for name, value in shares.items())
-    told = " ".join(census_findings(Census(census.path, census.meta, more, layers, census.tokenizer)))
+    told = " ".join(census_findings(Census(census.path, census.meta, census.neurons, layers, census.tokenizer)))
     assert "trigger them (centered 75%, against random tokens of the same frequency 50%)." in told
-    page = census_page(richer, census_figures(richer))
-    assert '"trigrams_95":[7' in page and '"promoted":{"' in page
 
 
 def test_pages_link_to_the_census_pages_from_where_they_lie(pages: tuple[str, str], tmp_path: Path) -> None:
@@ -152,40 +257,3 @@ def test_pages_link_to_the_census_pages_from_where_they_lie(pages: tuple[str, st
     assert 'href="nopos/step_000000100/report.html"' in pages[1]
     write_whole(tmp_path / "new" / "report.html", pages[1])
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
-
-
-DRIVER = """<script>
-const told = () => document.getElementById("told").textContent, say = [], find = document.getElementById("find");
-const set = (id, value, event) => {
-   document.getElementById(id).value = value; document.getElementById(id).dispatchEvent(new Event(event)); };
-say.push(told());
-set("find", "<\\/SCRIPT><b", "input"); say.push(told());
-set("find", "l1n7", "input"); say.push(told()); set("find", "", "input");
-set("type", "dead", "change"); say.push(told()); set("type", "", "change");
-document.querySelectorAll("#heads button")[7].click();
-say.push(document.querySelector("#rows a").textContent);
-document.getElementById("next").click(); say.push(told());
-location.hash = "#L0N0";
-setTimeout(() => { say.push(document.querySelector("#neuron h3").textContent, document.querySelectorAll("#neuron polyline").length);
-  document.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"})); say.push(document.getElementById("neuron").hidden);
-  const out = document.createElement("pre"); out.id = "say"; out.textContent = JSON.stringify(say); document.body.append(out); }, 50);
-</script></body>"""
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser here")
-def test_the_page_works_in_a_browser(census: Census, page: str, tmp_path: Path) -> None:
-    write_whole(tmp_path / "page.html", page.replace("</body>", DRIVER))
-    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--enable-logging=stderr",
-               f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=2000", "--dump-dom"]  # fmt: skip
-    done = subprocess.run([*browser, f"file://{tmp_path / 'page.html'}"], capture_output=True, text=True, timeout=60, check=True)
-    assert "CONSOLE" not in done.stderr
-    said = json.loads(done.stdout.split('id="say">')[1].split("</pre>")[0].replace("&lt;", "<").replace("&gt;", ">"))
-    neurons = census.neurons
-    planted = neurons.filter(pl.col("detected_tokens").list.contains(256 + 4)).height
-    best = neurons.sort("position_mi_corrected").row(-1, named=True)
-    height = neurons.height
-    assert said == [
-        f"Neurons 1–100 of {height}", f"Neurons 1–{planted} of {planted}", "Neurons 1–1 of 1",
-        f"Neurons 1–{neurons['dead'].sum()} of {neurons['dead'].sum()}", f"L{best['layer']}N{best['neuron']}",
-        f"Neurons 101–200 of {height}", "Neuron L0N0", 1, True,
-    ]  # fmt: skip
