@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-import analyze.config  # noqa: F401  (registers its schema)
+import analyze.config
 import train.config
+from models.opt import OPT
 
 HERE = Path(__file__).parents[1]
 LEAVES = {"errors", "tracking", "provenance"}
@@ -66,7 +68,18 @@ def composed(program: str, *overrides: str) -> DictConfig:
 
 def names(group: str) -> list[str]:
     folder = HERE / "conf" / group
-    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+    return sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+
+
+def experiments(program: str) -> list[str]:
+    """Experiments of a program: those of the analysis show their command."""
+    shown = {name: "python analyze/run.py experiment=" + name for name in names("experiment")}
+    for_analysis = {n for n, command in shown.items() if command in (HERE / "conf" / "experiment" / f"{n}.yaml").read_text()}
+    return sorted(for_analysis if program == "analyze" else set(shown) - for_analysis)
+
+
+TRAINING = [(group, name) for group in ("model", "size", "corpus") for name in names(group)]
+TRAINING += [("experiment", name) for name in experiments("train")]
 
 
 def trained(*overrides: str) -> train.config.TrainConfig:
@@ -75,10 +88,11 @@ def trained(*overrides: str) -> train.config.TrainConfig:
     return found
 
 
+PAPER = {"opt": 5, "opt_dead": 9, "opt_positions": 3}  # experiments of the analysis, and their domains
 NEEDED = {"files": ["corpus.path=x"], "tokens": ["corpus.path=x"]}
 
 
-@pytest.mark.parametrize(("group", "name"), [(g, n) for g in ("model", "size", "corpus", "experiment") for n in names(g)])
+@pytest.mark.parametrize(("group", "name"), TRAINING)
 def test_every_file_of_conf_composes_for_training(group: str, name: str) -> None:
     trained(f"{group}={name}", *NEEDED.get(name, []))
 
@@ -86,6 +100,41 @@ def test_every_file_of_conf_composes_for_training(group: str, name: str) -> None
 @pytest.mark.parametrize("name", names("corpus"))
 def test_every_corpus_composes_for_analysis(name: str) -> None:
     OmegaConf.to_object(composed("analyze", "ckpt=x", f"corpus={name}", *NEEDED.get(name, [])))
+
+
+@pytest.mark.parametrize("name", experiments("analyze"))
+def test_every_experiment_of_the_analysis_composes(name: str) -> None:
+    found = OmegaConf.to_object(composed("analyze", "ckpt=x", f"experiment={name}"))
+    assert isinstance(found, analyze.config.AnalyzeConfig)
+    assert found.corpus.domains and found.context == 2048
+
+
+def test_the_paper_s_tokens() -> None:
+    read = {name: OmegaConf.to_object(composed("analyze", "ckpt=x", f"experiment=paper/{name}")) for name in PAPER}
+    assert {name: len(found.corpus.domains) for name, found in read.items()} == PAPER
+    counted = {name: found.tokens // found.context * (found.context - 1) for name, found in read.items()}  # not BOS
+    assert counted["opt_dead"] > 20e6 and counted["opt"] > 5e6 and counted["opt_positions"] > 5e6
+    assert set(read["opt_positions"].corpus.domains) < set(read["opt"].corpus.domains) < set(read["opt_dead"].corpus.domains)
+
+
+SIZES = {  # hidden, layers, heads, FFN neurons, rows of the embedding (Zhang et al. 2022, table 1), parameters
+    "125m": (768, 12, 12, 3072, 125_239_296),
+    "350m": (1024, 24, 16, 4096, 331_196_416),
+    "1.3b": (2048, 24, 32, 8192, 1_315_758_080),
+    "2.7b": (2560, 32, 32, 10240, 2_651_596_800),
+    "6.7b": (4096, 32, 32, 16384, 6_658_473_984),
+    "13b": (5120, 40, 40, 20480, 12_853_473_280),
+    "30b": (7168, 48, 56, 28672, 29_974_540_288),
+    "66b": (9216, 64, 72, 36864, 65_719_701_504),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_sizes_are_those_of_opt(size: str) -> None:
+    config = trained(f"size={size}", f"model={'postln' if size == '350m' else 'baseline'}", "model.vocab_size=50272").model
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in OPT(config).parameters())
+    assert (config.width, config.layers, config.heads, config.neurons, parameters) == SIZES[size]
 
 
 @pytest.mark.parametrize("variant", names("model"))
