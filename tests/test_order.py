@@ -1,5 +1,7 @@
 """The data order: every token of an epoch once, whoever reads it; the same batches on any number of ranks and workers."""
 
+import pickle
+
 import numpy as np
 import pytest
 import tiny
@@ -60,3 +62,25 @@ def test_workers_and_starts_do_not_change_the_batches(split: TokenSplit, workers
     read = list(DataLoader(Steps(order, 4, 9, 2, 2), batch_size=None, num_workers=workers))
     assert [step for step, _ in read] == [step for step, _ in expected]
     assert all(torch.equal(ids, theirs) for (_, ids), (_, theirs) in zip(read, expected, strict=True))
+
+
+def test_the_documents_of_a_step_are_those_its_ids_come_from(split: TokenSplit) -> None:
+    order = TrainingOrder(split, 16, seed=0)
+    ranks = [Steps(order, 0, 9, 2, 2, rank, 2) for rank in range(2)]
+    ids = torch.cat([steps.batch(7).flatten(0, 1) for steps in ranks])
+    bounds = zip(split.offsets[:-1], split.offsets[1:], strict=True)
+    texts = {number: f" {' '.join(map(str, split.read(int(a), int(b))))} " for number, (a, b) in enumerate(bounds)}
+    pieces = [piece for window in ids.tolist() for piece in f" {' '.join(map(str, window))} ".replace(" 2 ", " 2 | ").split("|")]
+    named = ranks[0].documents(7)
+    assert named == ranks[1].documents(7) == sorted(set(named)) and len(named) >= 4
+    for piece in pieces:
+        assert not piece.strip() or any(piece.rstrip() + " " in texts[number] for number in named), piece
+    alone = [number for piece in pieces if len(at := [n for n in texts if piece in texts[n]]) == 1 for number in at]
+    assert set(alone) <= set(named) and set(named) - set(alone) < set(named)
+
+
+def test_a_reader_elsewhere_opens_the_store_anew(split: TokenSplit) -> None:
+    order = TrainingOrder(split, 16, seed=3)
+    window = order.window(5)
+    sent = pickle.dumps(order)
+    assert len(sent) < 1000 and np.array_equal(pickle.loads(sent).window(5), window)
