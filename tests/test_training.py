@@ -14,7 +14,8 @@ from errors import UserError
 from models.config import OPTConfig
 from models.opening import open_checkpoint
 from train.config import BatchConfig, OptimizerConfig, TrainConfig
-from train.keeping import Keeping, last_checkpoint
+from train.folder import last_checkpoint
+from train.keeping import Keeping
 from train.schedule import dropout_seed, learning_rate
 from train.training import train
 
@@ -152,5 +153,5 @@ def test_the_schedule_is_that_of_the_recipe() -> None:
 
 
 def test_every_micro_batch_has_a_dropout_of_its_own() -> None:
-    seeds = {dropout_seed(*place) for place in [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]}
-    assert len(seeds) == 5
+    seeds = {dropout_seed(*place) for place in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]}
+    assert len(seeds) == 4

@@ -11,6 +11,7 @@ from models.config import OPTConfig
 from tracking import WandbConfig
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+COMPILE = ("auto", "true", "false")
 
 
 @dataclass
@@ -52,6 +53,18 @@ class ValidationConfig:
 
 
 @dataclass
+class WatchConfig:
+    """When a run stops by itself, besides a loss or gradient that is not a number."""
+
+    spike: float | None = 2.0  # nats that a step's loss may lie above the mean of those before; null: any number
+    window: int = 100  # steps in that mean; no spike is seen before there are as many
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or (self.spike is not None and self.spike <= 0):
+            raise UserError(f"watch.window={self.window} must be at least 1 and watch.spike={self.spike} above 0, or null.")
+
+
+@dataclass
 class TrainConfig:
     """One training run."""
 
@@ -67,6 +80,9 @@ class TrainConfig:
     precision: str = "auto"  # auto | float32 | bfloat16; auto: bfloat16 autocast where the machine computes in it
     device: str = "auto"  # auto | cpu | cuda
     threads: int | None = None  # of the CPU; null: as many as torch takes
+    compile: str = "auto"  # auto | true | false: torch.compile of the blocks and the loss; auto: on a GPU
+    time_limit: float | None = None  # hours of this process: it stops before, and the same command goes on; null: none
+    watch: WatchConfig = field(default_factory=WatchConfig)
     model: OPTConfig = field(default_factory=OPTConfig)
     corpus: CorpusConfig = MISSING
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -77,6 +93,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UserError(f"precision={self.precision!r} is none of {', '.join(PRECISIONS)}.")
+        self.compile = self.compile.lower()  # YAML's true arrives as True
+        if self.compile not in COMPILE:
+            raise UserError(f"compile={self.compile!r} is none of {', '.join(COMPILE)}.")
         for name, value in (("steps", self.steps), ("log_every", self.log_every), ("checkpoint_every", self.checkpoint_every)):
             if value < 1:
                 raise UserError(f"{name}={value} must be at least 1.")

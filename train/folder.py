@@ -1,7 +1,10 @@
-"""The run folder: what a run was made from, written before its first step."""
+"""The run folder: what a run was made from, written before its first step; every file of it appears whole."""
 
 import json
-import shutil
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,28 +12,81 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from corpora.store import TokenStore
+from errors import UserError
+from models.checkpoint import plain_values
 from provenance import environment, git
 from train.config import TrainConfig
 
 
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A temporary name to write under; the file gets its own when its last byte is on disk, and never if writing fails."""
+    unfinished = file.with_name(f".{file.name}.partial")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield unfinished
+        with unfinished.open("rb") as stream:
+            os.fsync(stream.fileno())
+        unfinished.replace(file)
+    except Exception:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
 def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStore) -> None:
     """Make the run folder and write config, overrides, tokenizer, code version and machine."""
-    (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-    (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
-    (run / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(overrides)))
-    (run / "git.txt").write_text(git())
-    (run / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
-    shutil.copyfile(store.tokenizer_file, run / "tokenizer.json")
+    contents = {
+        "config.yaml": OmegaConf.to_yaml(OmegaConf.structured(config)),
+        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
+        "git.txt": git(),
+        "environment.json": json.dumps(environment(), indent=2) + "\n",
+        "tokenizer.json": store.tokenizer_file.read_text(encoding="utf-8"),
+    }
+    for name, content in contents.items():
+        with whole(run / name) as file:
+            file.write_text(content, encoding="utf-8")
+
+
+def run_name(overrides: str) -> str:
+    """A folder's name from a run's overrides, as hydra writes them out; what a path or another command would trip over is a dash."""
+    return re.sub(r"[^\w.+-]+", "-", overrides).strip("-.") or "baseline"
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The file a run resumes from."""
+    return run / "checkpoints" / "last.ckpt"
 
 
 def identity(config: TrainConfig, store: TokenStore, precision: str) -> dict[str, Any]:
-    """What must be the same for a run to be resumed; steps, milestones and logging may change."""
+    """What must be the same for a run to be resumed; steps, milestones, logging and the number of ranks may change."""
     return {
         "seed": config.seed,
         "corpus": store.fingerprint,
+        "tokenizer": store.manifest["tokenizer"]["sha256"],
         "precision": precision,
         "batch.tokens": config.batch.tokens,
         "batch.micro": config.batch.micro,
         **{f"model.{name}": value for name, value in asdict(config.model).items()},
         **{f"optimizer.{name}": value for name, value in asdict(config.optimizer).items()},
     }
+
+
+def finished_steps(run: Path, now: dict[str, Any]) -> int:
+    """The step to go on from, 0 for a new run.
+
+    Raises:
+        UserError: the run was begun with another identity than `now`, or its last checkpoint is damaged.
+    """
+    file = last_checkpoint(run)
+    if not file.exists():
+        return 0
+    stored = plain_values(file)
+    begun = stored.get("identity", {})
+    changed = [f"{key} (then {begun[key]}, now {now[key]})" for key in now if key in begun and begun[key] != now[key]]
+    if changed:
+        raise UserError(
+            f"The run {run} was begun with another {', '.join(changed)}. "
+            "Give back the old value, or another name=... for a new run."
+        )
+    step: int = stored["global_step"]
+    return step

@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 
 from tracking import Mirror
+from train.folder import whole
 
 
 class Metrics:
@@ -19,15 +21,19 @@ class Metrics:
         if not self.file.exists():
             return
         kept = [line for line in self.file.read_text().splitlines() if _step(line) <= step]
-        unfinished = self.file.with_suffix(".partial")
-        unfinished.write_text("".join(f"{line}\n" for line in kept))
-        unfinished.replace(self.file)
+        with whole(self.file) as unfinished:
+            unfinished.write_text("".join(f"{line}\n" for line in kept))
 
-    def log(self, **values: int | float | None) -> None:
+    def log(self, **values: int | float | str | None) -> None:
         """Write one line, without the values that are None; `step` is among them."""
         found = {name: value for name, value in values.items() if value is not None}
-        with self.file.open("a") as stream:
-            stream.write(json.dumps(found | {"time": round(time.time(), 3)}) + "\n")
+        before = self.file.stat().st_size if self.file.exists() else 0
+        try:
+            with self.file.open("a") as stream:
+                stream.write(json.dumps(found | {"time": round(time.time(), 3)}) + "\n")
+        except OSError:
+            os.truncate(self.file, before)  # half a line is none
+            raise
         self.mirror.log(found)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from errors import UserError
 from models.opt import OPT
 from train.config import TrainConfig
 from train.loss import next_token_loss
@@ -18,10 +18,13 @@ from train.schedule import dropout_seed, learning_rate
 class Training(L.LightningModule):
     """One Lightning batch is one optimizer step, so Lightning's counters are ours and nothing hides between micro-steps."""
 
-    def __init__(self, config: TrainConfig, model: OPT, identity: dict[str, Any]) -> None:
+    def __init__(self, config: TrainConfig, model: OPT, identity: dict[str, Any], compiled: bool = False) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.config, self.model, self.identity = config, model, identity
+        self.config, self.model, self.identity, self.compiled = config, model, identity, compiled
+        if compiled:  # block by block: one compilation serves all layers, and no parameter changes its name
+            for block in model.decoder.layers:
+                block.compile(dynamic=False)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW with weight decay on all parameters, as metaseq has it."""
@@ -36,9 +39,9 @@ class Training(L.LightningModule):
         optimizer: Any = self.optimizers()
         total = torch.zeros((), device=self.device)
         for micro_step, micro in enumerate(ids):
-            torch.manual_seed(dropout_seed(self.config.seed, step, self.global_rank, micro_step))
+            torch.manual_seed(dropout_seed(self.config.seed, step, micro_step * self.trainer.world_size + self.global_rank))
             with self._apart() if micro_step < len(ids) - 1 else nullcontext():
-                loss = next_token_loss(self.model, micro) / len(ids)
+                loss = self.loss(micro) / len(ids)
                 self.manual_backward(loss)
             total += loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip)
@@ -47,6 +50,10 @@ class Training(L.LightningModule):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return {"loss": total, "grad_norm": norm}
+
+    def loss(self, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, ""]:
+        """Mean cross entropy of a micro-batch, in nats."""
+        return next_token_loss(self.model, ids, self.compiled)
 
     def _apart(self) -> AbstractContextManager[Any]:
         """Ranks keep their gradients to themselves until the last micro-step."""
@@ -61,13 +68,3 @@ class Training(L.LightningModule):
         checkpoint["name"] = self.config.name
         checkpoint["tokens"] = self.global_step * self.config.batch.tokens
         checkpoint["identity"] = self.identity
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with a run that was begun otherwise."""
-        begun = checkpoint.get("identity", {})
-        changed = [f"{name} (then {begun.get(name)}, now {now})" for name, now in self.identity.items() if begun.get(name) != now]
-        if changed:
-            raise UserError(
-                f"The run {self.config.name} was begun with another {', '.join(changed)}. "
-                "Give back the old value, or another name=... for a new run."
-            )

@@ -9,7 +9,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from train.loss import next_token_loss
 from train.module import Training
 from train.order import Steps
 
@@ -56,7 +55,7 @@ def _micro_batch_seconds(trainer: L.Trainer, module: Training, window: Any) -> f
     for _ in range(2):  # the first pays for warming up
         begin = time.perf_counter()
         with trainer.precision_plugin.forward_context():
-            loss = next_token_loss(module.model, ids)
+            loss = module.loss(ids)
         loss.backward()  # type: ignore[no-untyped-call]
         if module.device.type == "cuda":
             torch.cuda.synchronize()

@@ -19,7 +19,7 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
     return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * left
 
 
-def dropout_seed(seed: int, step: int, rank: int, micro_step: int) -> int:
-    """Seed of torch's generators for one micro-batch."""
-    words = np.random.SeedSequence([seed, step, rank, micro_step]).generate_state(2, np.uint32)
+def dropout_seed(seed: int, step: int, micro_batch: int) -> int:
+    """Seed of torch's generators for one micro-batch of a step, whichever rank takes it."""
+    words = np.random.SeedSequence([seed, step, micro_batch]).generate_state(2, np.uint32)
     return int(words[0]) << 31 | int(words[1]) >> 1

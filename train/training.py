@@ -1,12 +1,16 @@
 """Configuration -> a trained model in its run folder."""
 
 import logging
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from torch.utils.data import DataLoader
 
@@ -14,17 +18,19 @@ from corpora.prepare import token_store
 from corpora.store import TokenStore
 from errors import UserError
 from models.opt import OPT, initialise
-from models.pickled import plain_values
-from tracking import Mirror
+from tracking import Mirror, WandbConfig
 from train.config import TrainConfig
-from train.folder import begin, identity
-from train.keeping import Keeping, last_checkpoint
+from train.folder import begin, finished_steps, identity, last_checkpoint
+from train.keeping import Keeping, WholeCheckpoints
 from train.metrics import Metrics
 from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.plan import Plan
 from train.progress import Bar
+from train.stopping import Stopping
+from train.throughput import Throughput, known_peak
 from train.validation import validation_windows
+from train.watch import Watch
 
 ROWS = 32  # the token embedding has a multiple of this many rows, as OPT's 50272 for 50265 ids
 
@@ -35,30 +41,37 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     The same call resumes: from the last step that checkpoints/last.ckpt holds, bit for bit (CPU, float32).
 
     Raises:
-        UserError: settings that do not fit together, a corpus that is not there, or a run begun with other settings.
+        UserError: settings that do not fit together, a corpus that is not there, a run begun with other settings, or one that
+            went wrong.
     """
     run = Path(config.runs) / config.name
     console = Console(stderr=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    trainer = _trainer(config, run)
+    trainer = launched(config, run)
     micro_steps = config.micro_steps(trainer.world_size)
     store = token_store(config.corpus)
     config = with_vocabulary(config, store)
-    start = _finished_steps(run)
+    begun_with = identity(config, store, str(trainer.precision))
+    start = finished_steps(run, begun_with)
     if start >= config.steps:
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False)
         return run
-    begin(run, config, overrides, store)
+    if trainer.is_global_zero:
+        begin(run, config, overrides, store)
 
     order = TrainingOrder(store.split("train"), config.model.context, config.seed)
     steps = Steps(order, start, config.steps, micro_steps, config.batch.micro, trainer.global_rank, trainer.world_size)
     windows = validation_windows(store.split("validation"), config.model.context, config.validation.sequences)
-    module = Training(config, initialise(OPT(config.model), config.seed).train(), identity(config, store, str(trainer.precision)))
-    mirror = Mirror(config.wandb, run, config.name, group=config.name, settings=module.identity, console=console)
-    keeping = Keeping(run, Metrics(run, mirror), windows, console)
-    trainer.callbacks += [Plan(steps, run, console), keeping, Bar(console, keeping)]  # type: ignore[attr-defined]
-    loader = DataLoader(steps, batch_size=None, num_workers=config.batch.workers)
+    module = Training(config, initialise(OPT(config.model), config.seed).train(), begun_with, compiles(config, trainer))
+    mirrored = config.wandb if trainer.is_global_zero else WandbConfig(mode="disabled")
+    mirror = Mirror(mirrored, run, config.name, group=config.name, settings=begun_with, console=console)
+    watch = Watch(run, steps)
+    keeping = Keeping(run, Metrics(run, mirror), windows, watch, throughput(config, trainer), console)
+    callbacks = [Plan(steps, run, console), watch, keeping, Stopping(keeping, console), Bar(console, keeping)]
+    trainer.callbacks += callbacks  # type: ignore[attr-defined]
+    on_gpu = trainer.strategy.root_device.type == "cuda"
+    loader = DataLoader(steps, batch_size=None, num_workers=config.batch.workers, pin_memory=on_gpu)
     try:
         trainer.fit(module, loader, ckpt_path=last_checkpoint(run) if start else None, weights_only=True)
     finally:
@@ -80,22 +93,20 @@ def with_vocabulary(config: TrainConfig, store: TokenStore) -> TrainConfig:
     return replace(config, model=replace(config.model, vocab_size=rows))
 
 
-def _finished_steps(run: Path) -> int:
-    file = last_checkpoint(run)
-    if not file.exists():
-        return 0
-    step: int = plain_values(file)["global_step"]
-    return step
-
-
-def _trainer(config: TrainConfig, run: Path) -> L.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+def launched(config: TrainConfig, run: Path) -> L.Trainer:
+    """Lightning's trainer: one process, or a rank among those that torchrun or SLURM started."""
+    for speaker in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(speaker).setLevel(logging.WARNING)
     for of_no_use in (".*does not have many workers.*", ".*treespec, LeafSpec.*"):  # ours reads memory; lightning's own affair
         warnings.filterwarnings("ignore", message=of_no_use)
+    per_node, nodes = _ranks()
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(config.device, config.device),
-        devices="auto" if config.device != "cpu" else 1,
-        precision="bf16-mixed" if _bfloat16(config) else "32-true",
+        devices=per_node,
+        num_nodes=nodes,
+        strategy=DDPStrategy() if per_node * nodes > 1 else "auto",
+        plugins=[WholeCheckpoints()],
+        precision="bf16-mixed" if bfloat16(config) else "32-true",
         max_steps=config.steps,
         logger=False,
         enable_checkpointing=False,
@@ -106,10 +117,33 @@ def _trainer(config: TrainConfig, run: Path) -> L.Trainer:
     )
 
 
-def _bfloat16(config: TrainConfig) -> bool:
+def _ranks() -> tuple[int, int]:
+    """Processes per node, and nodes, as torchrun or srun has set them up."""
+    environ = os.environ
+    if TorchElasticEnvironment.detect():
+        here = int(environ["LOCAL_WORLD_SIZE"])
+        return here, int(environ["WORLD_SIZE"]) // here
+    if SLURMEnvironment.detect():
+        nodes = int(environ.get("SLURM_NNODES", "1"))
+        return int(environ["SLURM_NTASKS"]) // nodes, nodes
+    return 1, 1
+
+
+def bfloat16(config: TrainConfig) -> bool:
     """Whether to compute under bfloat16 autocast: asked for, or `auto` on a machine with instructions for it."""
     if config.precision != "auto":
         return config.precision == "bfloat16"
     if config.device != "cpu" and torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def compiles(config: TrainConfig, trainer: L.Trainer) -> bool:
+    """Whether blocks and loss are compiled: asked for, or `auto` on a GPU, where it pays."""
+    return trainer.strategy.root_device.type == "cuda" if config.compile == "auto" else config.compile == "true"
+
+
+def throughput(config: TrainConfig, trainer: L.Trainer) -> Throughput:
+    """The clock of a run on this machine."""
+    peak = known_peak(trainer.strategy.root_device, bfloat16(config))
+    return Throughput(config.batch.tokens, config.model.training_flops_per_token, peak, trainer.world_size)

@@ -2,11 +2,10 @@
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, distributed
 
 from corpora.store import TokenSplit
-from models.opt import OPT
-from train.loss import next_token_loss
+from train.module import Training
 from train.order import TrainingOrder
 
 
@@ -17,11 +16,15 @@ def validation_windows(split: TokenSplit, context: int, sequences: int) -> Int[T
 
 
 @torch.no_grad()
-def validation_loss(model: OPT, windows: Int[Tensor, "sequence position"], micro: int, device: torch.device) -> float:
-    """Mean loss, in nats per token, without dropout. The model is left in training mode."""
-    model.eval()
-    total = torch.zeros((), dtype=torch.float64)
-    for ids in torch.split(windows, micro):
-        total += next_token_loss(model, ids.to(device)).double().cpu() * len(ids)
-    model.train()
-    return float(total / len(windows))
+def validation_loss(module: Training, windows: Int[Tensor, "sequence position"]) -> float:
+    """Mean loss, in nats per token, without dropout. Ranks share the windows; the model is left in training mode."""
+    trainer = module.trainer
+    total = torch.zeros((), dtype=torch.float64, device=module.device)
+    module.model.eval()
+    with trainer.precision_plugin.forward_context():
+        for ids in torch.split(windows[trainer.global_rank :: trainer.world_size], module.config.batch.micro):
+            total += module.loss(ids.to(module.device)).double() * len(ids)
+    module.model.train()
+    if trainer.world_size > 1:
+        distributed.all_reduce(total)
+    return float(total) / len(windows)
