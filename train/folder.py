@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from corpora.store import TokenStore
 from errors import UserError
-from models.checkpoint import plain_values
+from models.pickled import plain_values
 from provenance import environment, git
 from train.config import TrainConfig
 
