@@ -49,7 +49,8 @@ def take(task: CensusTask, console: Console) -> None:
         for layer, took in Counting(task, planned, missing, rows, ranks, console).run():
             seconds[layer] = seconds.get(layer, 0.0) + took
     if ranks.first:
-        _project_layers(task, rows.corpus, console)
+        unwritten = [layer for layer in task.finished if not task.writes_of(layer).exists()]
+        project_layers(task, rows.corpus, unwritten, console)
         if not answerable(task.config.thresholds):
             console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
         write_tables(task.out, rows, task.config.thresholds)
@@ -66,7 +67,7 @@ def made_plan(task: CensusTask, missing: list[int], ranks: Ranks, console: Conso
     has = machine(task.device, task.scratch.path)
     allowed = budgets(has, config.gpu_memory, config.host_memory)
     begun = task.scratch.made_for or {}  # by a program that was killed: what it left is of use to the same plan only
-    goes_on = all(begun.get(key) == value for key, value in task.identity.items())
+    goes_on = bool(begun) and all(begun.get(key) == value for key, value in task.identity.items())
     residuals = begun["residuals"] if goes_on and config.residuals == "auto" else config.residuals
     passes = begun["passes"] if goes_on and config.passes is None else config.passes
     found = plan(shape, allowed, has, residuals, passes, config.bits)
@@ -77,14 +78,13 @@ def made_plan(task: CensusTask, missing: list[int], ranks: Ranks, console: Conso
     return found
 
 
-def _project_layers(task: CensusTask, corpus: CorpusCounts, console: Console) -> None:
-    """Store what the finished layers write to the logits, where it is missing: from their counts and weights, no text is read."""
-    missing = [layer for layer in task.finished if not task.writes_of(layer).exists()]
-    if not missing:
+def project_layers(task: CensusTask, corpus: CorpusCounts, layers: list[int], console: Console) -> None:
+    """Store what some finished layers write to the logits: from their counts and weights, no text is read."""
+    if not layers:
         return
     ends = task.checkpoint.ends(torch.float32).to(task.device)
     with progress_bar(console) as bar:
-        for layer in bar.track(missing, description="what neurons write"):
+        for layer in bar.track(layers, description="what neurons write"):
             candidates = candidate_tokens(LayerCounts.load(task.counts_of(layer)), corpus)
             writes = layer_writes(ends, task.checkpoint.fc2(layer), candidates, corpus.token_occurrences, layer)
             store(writes, task.writes_of(layer))

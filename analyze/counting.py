@@ -42,6 +42,7 @@ class Counting:
     rows: Index
     ranks: Ranks
     console: Console
+    waited: float = 0.0  # seconds that computing stood still for want of weights
 
     def run(self) -> Iterator[tuple[int, float]]:
         """Store the counts of every missing layer; yields layer and seconds, in each pass.
@@ -119,6 +120,7 @@ class Pass:
                 if layer != layers[-1]:
                     stream.residuals.finish(layer)  # only now: what is on disk says that the layer before is done
                 yield layer, time.perf_counter() - begun
+        self.counting.waited += weights.waited()
 
     def _room(self) -> UInt8[np.ndarray, "token byte"] | None:
         """Room for the bits of any layer; None where each has a file of its own."""

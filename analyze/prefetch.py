@@ -51,7 +51,7 @@ class Weights:
         self.slots = [self._slot() for _ in range(slots)]
         self.pinned = torch.empty(self.size, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else None
         self.piece = torch.empty(PIECE, dtype=torch.uint8)
-        self.waited = 0.0  # seconds that the computation on a CPU waited for weights
+        self.seconds = 0.0  # that a CPU waited for weights
         self.waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []  # before and after every wait of a GPU
 
     @property
@@ -107,7 +107,7 @@ class Weights:
         slot = ready.get()
         if isinstance(slot, BaseException):
             raise slot
-        self.waited += time.perf_counter() - begun
+        self.seconds += time.perf_counter() - begun
         if slot.events is not None and before is not None:
             slot.events.ready.wait()
             after = event(timing=True)
@@ -143,8 +143,10 @@ class Weights:
         for name, view in self._views(slab).items():
             read_as(tensors[name], view, self.piece)
 
-    def gpu_waited(self) -> float:
-        """Seconds that the GPU stood still for want of weights, its first layer's included."""
+    def waited(self) -> float:
+        """Seconds that computing stood still for want of weights, the first layer's included."""
+        if not self.waits:
+            return self.seconds
         torch.cuda.synchronize(self.device)
         milliseconds: float = sum(before.elapsed_time(after) for before, after in self.waits)
         return milliseconds / 1000

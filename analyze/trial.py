@@ -16,17 +16,21 @@ from analyze.walk import MicroBatch, ResidualStream
 BATCHES = 3  # the first warms up
 
 
+def random_stream(task: CensusTask, batches: int) -> ResidualStream:
+    """Residual streams that are as much work as real ones."""
+    positions = task.sequences.ids.shape[1]
+    residuals = InMemory(batches, (task.micro, positions, task.checkpoint.config.width), task.dtype, task.device)
+    residuals.room.normal_(generator=torch.Generator(task.device).manual_seed(0))
+    residuals.finish(-1)
+    ids = torch.zeros(batches * task.micro, positions, dtype=torch.int32)
+    return ResidualStream(None, ids, task.micro, task.device, residuals=residuals)
+
+
 @torch.inference_mode()
 def seconds_per_micro_batch(task: CensusTask) -> float:
     """Seconds from one micro-batch of the first layer to the next, on random residual streams, firing bits recorded."""
-    sequences, positions, config = BATCHES * task.micro, task.sequences.ids.shape[1], task.checkpoint.config
-    residuals = InMemory(BATCHES, (task.micro, positions, config.width), task.dtype, task.device)
-    residuals.room.normal_()
-    residuals.finished = -1
-    stream = ResidualStream(
-        None, torch.zeros(sequences, positions, dtype=torch.int32), task.micro, task.device, residuals=residuals
-    )
-    begun = []
+    stream, begun = random_stream(task, BATCHES), []
+    counted = np.ones((BATCHES * task.micro, task.sequences.ids.shape[1]), bool)
     with closing(Weights(task.checkpoint, task.dtype, task.device, slots=1).blocks(range(1))) as blocks:
 
         def clocked() -> Iterator[MicroBatch]:
@@ -36,5 +40,5 @@ def seconds_per_micro_batch(task: CensusTask) -> float:
                 begun.append(time.perf_counter())
                 yield batch
 
-        record(clocked(), np.ones((sequences, positions), bool), config.neurons)
+        record(clocked(), counted, task.checkpoint.config.neurons)
     return float(np.diff(begun).min())
