@@ -114,7 +114,7 @@ function svg(tag, attributes, text) {
 
 // The position curve, answering the pointer as the page's figures do.
 function curve(census, row, { places, frequencies }) {
-  const [width, height, left, right, top, bottom] = [900, 250, 58, 12, 10, 40];
+  const width = Math.min(900, Math.max(320, innerWidth - 32)), [height, left, right, top, bottom] = [250, 52, 12, 10, 40];
   const most = Math.max(...frequencies), full = most > 0.5 ? 1 : niceAbove(most), end = places[places.length - 1] || 1;
   const x = (place) => left + ((width - left - right) * place) / end, y = (frequency) => height - bottom - ((height - top - bottom) * frequency) / full;
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": true });

@@ -42,6 +42,7 @@ class Table {
   }
 
   #inOrder(rows) {
+    if (!this.sorted.by) return this.sorted.down ? rows.reverse() : rows; // neurons are in their own order already
     const { key } = this.columns[this.sorted.by], sign = this.sorted.down ? -1 : 1;
     const keys = new Float64Array(this.census.count);
     for (const row of rows) keys[row] = key(row) ?? NaN;
