@@ -43,7 +43,9 @@ class Attention(nn.Module):
         q, k, v = split(self.q_proj(x) * scale), split(self.k_proj(x)), split(self.v_proj(x))
         if self.positions == "rotary":
             q, k = rotated(q), rotated(k)
-        bias = alibi(self.heads, x.shape[1], q.device, q.dtype)[None] if self.positions == "alibi" else None  # fused kernels want 4-D
+        bias = (
+            alibi(self.heads, x.shape[1], q.device, q.dtype)[None] if self.positions == "alibi" else None
+        )  # fused kernels want 4-D
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, bias, dropout, is_causal=bias is None, scale=1.0)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))

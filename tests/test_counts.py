@@ -1,6 +1,7 @@
 """Counts of n-grams: planted firing patterns are what the definitions say, tallies are what tables say, shards add up."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from tiny import preactivations_as_batches
 
 from analyze import scratch
@@ -254,25 +254,23 @@ def test_more_than_two_to_the_24_firings_are_counted_one_by_one() -> None:
     assert first_firings(bits, ids != BOS, 2).tolist() == [0, -1]
 
 
-def test_bits_past_the_budget_lie_in_a_file_that_leaves_nothing_behind(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import sys
-
-    bits = scratch.bit_matrix(1000, 8, 1e-9, tmp_path / "scratch", Console(file=sys.stderr))
-    assert isinstance(bits, np.memmap) and "bits_memory" in capsys.readouterr().err
+def test_bits_in_a_file_leave_nothing_behind(tmp_path: Path) -> None:
+    bits = scratch.nameless(1000, 8, tmp_path / "scratch")
     bits[999] = 7
-    assert bits[999].tolist() == [7] * 8 and not list((tmp_path / "scratch").iterdir())
-    assert not isinstance(scratch.bit_matrix(1000, 8, 1.0, tmp_path, Console(quiet=True)), np.memmap)
+    assert isinstance(bits, np.memmap) and bits[999].tolist() == [7] * 8 and not bits[:999].any()
+    assert not list((tmp_path / "scratch").iterdir())
 
 
-def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "take", [lambda folder: scratch.nameless(1000, 8, folder), lambda folder: scratch.mapped(folder / "f", 8)]
+)
+def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, take: Callable[[Path], object]) -> None:
     def full(*_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(UserError, match=r"No space left.* Finished layers are kept"):
-        scratch.bit_matrix(1000, 8, 0.0, tmp_path, Console(quiet=True))
+        take(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -50,7 +50,7 @@ MISTAKES = {
     "a hub name without a network": ("analyze/run.py", ["ckpt=facebook/opt-125m"], "facebook/opt-125m"),
     "no ckpt": ("analyze/run.py", [], "ckpt= is missing"),
     "a corpus with no text": ("analyze/run.py", ["ckpt=model", "corpus=files", "corpus.path=notext", "out=new"], "notext"),
-    "no such variant": ("train/run.py", ["model=nopoz"], "there are baseline, nopos, postln"),
+    "no such variant": ("train/run.py", ["model=nopoz"], "there are alibi, baseline,"),
     "no such setting": ("train/run.py", ["sead=1"], "sead"),
     "no OpenWebText": ("train/run.py", ["model=nopos"], "prepare_corpus.py corpus=openwebtext"),
     "no tokens": ("analyze/run.py", [*TOKENS, "corpus.path=ids.npy", "tokens=0"], "tokens=0"),
