@@ -143,9 +143,9 @@ def offload(task: CensusTask) -> dict[str, float]:
     from accelerate import cpu_offload  # type: ignore[import-not-found, unused-ignore]
     from transformers import OPTForCausalLM
 
-    model: Any = OPTForCausalLM.from_pretrained(task.checkpoint.path, dtype=task.dtype).eval()
-    decoder = cpu_offload(model.model.decoder, execution_device=task.device)
-    batches = torch.from_numpy(task.sequences.ids).long().split(task.micro)[: 1 + OFFLOADED]
+    opening: Any = OPTForCausalLM.from_pretrained  # untyped, as is all that comes of it
+    decoder = cpu_offload(opening(task.checkpoint.path, dtype=task.dtype).eval().model.decoder, execution_device=task.device)
+    batches = torch.split(torch.from_numpy(task.sequences.ids).long(), task.micro)[: 1 + OFFLOADED]
     with torch.inference_mode():
         decoder(batches[0].to(task.device), use_cache=False)
         synchronize(task.device)

@@ -122,7 +122,7 @@ def _layers(table: pl.DataFrame) -> pl.DataFrame:
     for (layer,), part in table.group_by("layer", maintain_order=True):
         alive = part.filter(~pl.col("dead"))
         detected = set(part["detected_tokens"].explode().drop_nulls().to_list())
-        row = {"layer": layer, "neurons": len(part), "dead": int(part["dead"].sum()), "dead_share": float(part["dead"].mean()),
+        row = {"layer": layer, "neurons": len(part), "dead": int(part["dead"].sum()), "dead_share": float(part["dead"].to_numpy().mean()),
                "mean_frequency_alive": alive["frequency"].mean(), "token_detectors": int(part["token_detector"].sum()),
                "detected_tokens": len(detected), "detected_tokens_cumulative": len(below | detected),
                "detected_tokens_new": len(detected - below), "detected_tokens_new_vs_previous": len(detected - before)}  # fmt: skip

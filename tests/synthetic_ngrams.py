@@ -1,5 +1,7 @@
 """What a synthetic census lacks of a real one's page: detected n-grams with counts, promoted and suppressed tokens, many words."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -8,7 +10,7 @@ from analyze.folder import Census, open_census
 from tests.synthetic_census import WORDS
 
 BIGRAMS = 40  # of every third detector
-NGRAMS = {
+NGRAMS: dict[str, Any] = {
     "layer": pl.Int32,
     "neuron": pl.Int32,
     "n": pl.Int8,
