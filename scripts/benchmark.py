@@ -6,7 +6,6 @@ user would write. Each measurement runs in a process of its own, so that its pea
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])
@@ -29,6 +29,7 @@ from models.checkpoint import Checkpoint, save_checkpoint
 from models.config import OPTConfig
 from models.opening import open_checkpoint
 from models.opt import OPT, Block, initialise
+from provenance import measured_on
 
 POSITIONS = 2048
 VOCABULARY = 50_272
@@ -161,19 +162,31 @@ def measure(way: str, folder: Path, arguments: argparse.Namespace) -> dict[str, 
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown, the best round of each."""
-    best = {way: min(rounds, key=lambda r: r["seconds"]) for way, rounds in results.items()}
-    lines = ["| | tokens/s | against forward | in statistics | peak memory |", "|---|---:|---:|---:|---:|"]
-    for way, found in best.items():
-        rate = found["tokens"] / found["seconds"]
-        ratio = best["forward"]["seconds"] / found["seconds"] if "forward" in best else float("nan")
-        share = (
-            f"{100 * found['statistics'] / (found['seconds'] - found['statistics']):.1f} % of the walk"
-            if "statistics" in found
-            else "–"
+    """Markdown: medians over rounds; what is divided was measured in the same round."""
+    lines = [
+        "| | tokens/s | against forward | against hooks | statistics | of the rest | peak memory |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for way, rounds in results.items():
+        cells = [f"{median(r['tokens'] / r['seconds'] for r in rounds):,.0f}"]
+        cells += [against(rounds, results.get(other, [])) for other in ("forward", "hooks")]
+        counted = [r for r in rounds if "statistics" in r]
+        cells.append(f"{median(r['statistics'] for r in counted):.2f} s" if counted else "–")
+        cells.append(
+            f"{100 * median(r['statistics'] / (r['seconds'] - r['statistics']) for r in counted):.1f} %" if counted else "–"
         )
-        lines.append(f"| {WORDS[way]} | {rate:,.0f} | {ratio:.3f} | {share} | {found['peak_memory_bytes'] / 1e9:.2f} GB |")
+        cells.append(f"{max(r['peak_memory_bytes'] for r in rounds) / 1e9:.2f} GB")
+        lines.append(f"| {WORDS[way]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def against(rounds: list[dict[str, float]], others: list[dict[str, float]]) -> str:
+    """How many times as fast as another way in the same round."""
+    return (
+        f"{median(theirs['seconds'] / ours['seconds'] for ours, theirs in zip(rounds, others, strict=True)):.3f}"
+        if others
+        else "–"
+    )
 
 
 def main() -> None:
@@ -201,7 +214,7 @@ def main() -> None:
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 results[way].append(json.loads(done.stdout.splitlines()[-1]))
     title = f"OPT-125m's shape, {arguments.layers} layers, {arguments.tokens:,} tokens, {arguments.dtype}"
-    page = f"{title}, {torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}\n\n{table(results)}"
+    page = f"{title}, {arguments.rounds} rounds; {measured_on()}\n\n{table(results)}"
     print(page)
     name = f"125m_{arguments.layers}_layers_{arguments.tokens}_{arguments.dtype}"
     write_whole(arguments.out / f"{name}.md", page)

@@ -9,7 +9,6 @@ batch. Arithmetic is measured before and after the census, `--rounds` times, sin
 import argparse
 import itertools
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,6 +42,7 @@ from corpora.config import CorpusConfig
 from corpora.sequences import Sequences
 from errors import plainly
 from models.opening import open_checkpoint
+from provenance import measured_on
 from scripts.benchmark import POSITIONS, text
 
 GB = 1_000_000_000
@@ -204,10 +203,8 @@ def page(task: CensusTask, results: dict[str, list[dict[str, float]]]) -> str:
 def title(task: CensusTask) -> str:
     """What was measured, where and when."""
     m, (sequences, positions), dtype = task.checkpoint.config, task.sequences.ids.shape, str(task.dtype).removeprefix("torch.")
-    cuda = task.device.type == "cuda"
-    machine = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} threads, {platform.machine()}"
     what = f"{task.checkpoint.title}: {m.layers} layers x {m.width} wide, {sequences} sequences of {positions} by {task.micro}, {dtype}"
-    return f"{what}; {machine}, torch {torch.__version__}, {date.today()}"
+    return f"{what}; {measured_on()}"
 
 
 def between(arithmetic: list[dict[str, float]]) -> list[dict[str, float]]:
