@@ -10,9 +10,9 @@ from corpora.config import CorpusConfig
 from corpora.document import Document, in_turn
 from corpora.fetching import Listing, fetched, listing
 from corpora.files import file_documents, found
-from corpora.hub import reachable
 from corpora.writing import DISK_FULL
 from errors import UserError
+from network import reachable
 
 REPOSITORY, REVISION = "Skylion007/openwebtext", "refs/convert/parquet"  # its loading script no longer runs anywhere
 

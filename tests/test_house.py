@@ -14,10 +14,10 @@ import train.config
 from models.opt import OPT
 
 HERE = Path(__file__).parents[1]
-LEAVES = {"errors", "tracking", "provenance"}
+LEAVES = {"errors", "network", "tracking", "provenance"}
 MAY_IMPORT = {
-    "corpora": {"errors"},
-    "models": {"errors"},
+    "corpora": {"errors", "network"},
+    "models": {"errors", "network"},
     "analyze": {"models", "corpora"} | LEAVES,
     "train": {"models", "corpora", "analyze"} | LEAVES,
 }

@@ -1,4 +1,4 @@
-"""Before text -> documents: whether the Hugging Face hub can be asked at all. Its own client tries for half a minute."""
+"""Before anything is downloaded: whether the Hugging Face hub can be asked at all. Its own client tries for half a minute."""
 
 import os
 import socket
