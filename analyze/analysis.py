@@ -14,7 +14,8 @@ from analyze.ranks import joined
 from analyze.report import census_page, comparison_page, run_page
 from analyze.task import CensusTask
 from analyze.writing import write_table, write_whole
-from corpora.sequences import Sequences, census_sequences, check_against_model
+from corpora.sequences import Sequences, census_sequences, check_against_model, check_tokenizer
+from corpora.tokenizer import id_count, open_tokenizer
 from errors import UserError
 from models.checkpoint import Checkpoint
 from models.opening import open_checkpoint
@@ -89,6 +90,8 @@ def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig) -> Sequences:
     context = config.context or positions
     if context > positions:
         raise UserError(f"context={context} is longer than the {positions} positions of {checkpoint.path}.")
+    if checkpoint.tokenizer is not None and config.corpus.source != "tokens":  # before the corpus is tokenised with it
+        check_tokenizer(id_count(open_tokenizer(checkpoint.tokenizer)), checkpoint.config.vocab_size)
     ranks = joined()
     if not ranks.first:
         ranks.told(None)  # the first one prepares the corpus, and says so

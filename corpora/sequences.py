@@ -144,9 +144,19 @@ def check_against_model(sequences: Sequences, vocab_size: int, positions: int) -
     ids: Int[np.ndarray, "sequence position"] = sequences.ids
     if ids.shape[1] > positions:
         raise UserError(f"the sequences have {ids.shape[1]} positions, the model {positions}: take context={positions} or fewer.")
+    check_tokenizer(sequences.vocab_size or 0, vocab_size)
     if ids.max() >= vocab_size:
         sequence, position = np.argwhere(ids >= vocab_size)[0]
         raise UserError(
             f"sequence {sequence} has the id {ids[sequence, position]} at position {position}, but the model knows "
             f"ids below {vocab_size} only: were these tokens made by this model's tokenizer?"
+        )
+
+
+def check_tokenizer(ids: int, rows: int) -> None:
+    """`UserError` where a tokenizer of so many ids is larger than an embedding of so many rows."""
+    if ids > rows:
+        raise UserError(
+            f"the tokenizer knows {ids} ids, but the model's embedding has {rows} rows: they do not belong together. "
+            "Give the model's own tokenizer, or a checkpoint whose embedding has been made as large."
         )

@@ -1,6 +1,7 @@
 """Sequences: BOS and then one domain's documents, evenly shared; arrays of ids as they are; mistakes in sentences."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,6 @@ def test_sequences_must_suit_the_model(tmp_path: Path) -> None:
         check_against_model(sequences, vocab_size=9, positions=3)
     with pytest.raises(UserError, match="3 positions, the model 2"):
         check_against_model(sequences, vocab_size=10, positions=2)
+    with pytest.raises(UserError, match="the tokenizer knows 11 ids, but the model's embedding has 10 rows"):
+        check_against_model(replace(sequences, vocab_size=11), vocab_size=10, positions=3)
+    check_against_model(replace(sequences, vocab_size=10), vocab_size=10, positions=3)
