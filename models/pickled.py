@@ -121,7 +121,10 @@ def _from_zip(file: Path, stream: BufferedIOBase) -> Any:
     storages = {}
     for entry in archive.infolist():
         if entry.filename.startswith(f"{folder}data/") and entry.compress_type == zipfile.ZIP_STORED:
-            storages[entry.filename.removeprefix(f"{folder}data/")] = (_content(stream, entry), entry.file_size)
+            begin = _content(stream, entry)
+            if begin + entry.file_size > archive.start_dir:
+                raise ValueError(f"{entry.filename} in it begins at {begin:,} and reaches beyond the others")
+            storages[entry.filename.removeprefix(f"{folder}data/")] = (begin, entry.file_size)
     return _placed(values, file, storages)
 
 

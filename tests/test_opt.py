@@ -4,8 +4,10 @@ import json
 import math
 from dataclasses import replace
 
+import layouts
 import pytest
 import torch
+from layouts import LAYOUTS, PREFIXES
 from transformers import AutoModelForCausalLM, OPTForCausalLM
 
 from errors import UserError
@@ -30,6 +32,14 @@ OURS_ALONE = {
     "alibi": {"positions": "alibi", "heads": 3},
 }
 EVERY = SHAPES | OURS_ALONE
+
+
+ON_DISK = {
+    "pre-LN": {},
+    "350m-like": SHAPES["350m-like"],
+    "heads of 64": {"width": 128, "heads": 2},
+    "heads of 80": {"width": 160, "heads": 2},
+}
 
 
 def random_model(**variant) -> OPT:
@@ -103,6 +113,31 @@ def test_one_block_at_a_time_is_the_whole_model(variant, ids, tmp_path) -> None:
     for layer in range(model.config.layers):
         x, _ = checkpoint.block(layer, torch.float32)(x)
     assert torch.equal(ends.unembed(x), model(ids))
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", ON_DISK.values(), ids=ON_DISK)
+@torch.no_grad()
+def test_layer_by_layer_is_the_whole_model_is_transformers(variant, layout, prefix, ids, tmp_path) -> None:
+    model = random_model(**variant)
+    layouts.write(tmp_path / "m", model, layouts.weights_of(model, prefix), layout)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval().model.decoder
+    streams, seen = [], []
+    for layer in theirs.layers:
+        layer.register_forward_hook(lambda _module, _input, output: streams.append(output))
+        layer.fc1.register_forward_hook(lambda _module, _input, output: seen.append(output.view(*ids.shape, -1)))
+    theirs(ids)
+    checkpoint = open_checkpoint(str(tmp_path / "m"))
+    whole, ends = checkpoint.model(), checkpoint.ends(torch.float32)
+    x = y = ends.embed(ids)
+    for number, block in enumerate(whole.decoder.layers):
+        y, pre = checkpoint.block(number, torch.float32)(y)
+        x, _ = block(x)
+        assert torch.equal(x, y)
+        assert torch.equal(pre > 0, seen[number] > 0)
+        torch.testing.assert_close(y, streams[number], atol=1e-4, rtol=0)
+    assert torch.equal(ends.unembed(y), whole(ids))
 
 
 @pytest.mark.parametrize("variant", EVERY.values(), ids=EVERY)

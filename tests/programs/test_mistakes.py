@@ -2,14 +2,19 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import layouts
 import numpy as np
 import polars as pl
 import pytest
 import tiny
+
+from corpora.tokenizer import train_bpe
+from models.checkpoint import save_checkpoint
 
 HERE = Path(__file__).parents[2]
 
@@ -34,6 +39,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.saved(folder / "cut", tiny.random_model())
     weights = folder / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
+    lacking = layouts.write(folder / "lacking", tiny.random_model(), layouts.weights_of(tiny.random_model()), "bin-sharded")
+    lacking[1].unlink()
+    hostile = layouts.write(folder / "hostile", tiny.random_model(), layouts.weights_of(tiny.random_model()), "bin")
+    hostile[0].write_bytes(pickle.dumps({"weights": print}))
+    tiny.text_corpus(folder / "text")
+    train_bpe((file.read_text() for file in (folder / "text").iterdir()), 300).save(str(folder / "tokenizer.json"))
+    save_checkpoint(tiny.random_model(), folder / "wordy", {}, folder / "tokenizer.json")
     (folder / "notext").mkdir()
     (folder / "notext" / "a.txt").write_text(" \n")
     tiny.saved(folder / "other", tiny.random_model(seed=5))
@@ -45,6 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TOKENS = ["ckpt=model", "corpus=tokens", "out=new"]
+IDS = ["corpus=tokens", "corpus.path=ids.npy", "out=new"]
 MISTAKES = {
     "a ckpt that does not exist": ("analyze/run.py", ["ckpt=nowhere"], "nowhere does not exist"),
     "a hub name without a network": ("analyze/run.py", ["ckpt=facebook/opt-125m"], "facebook/opt-125m"),
@@ -60,6 +73,13 @@ MISTAKES = {
     "sequences too long": ("analyze/run.py", [*TOKENS, "corpus.path=long.npy"], "25 positions"),
     "no such layer": ("analyze/run.py", [*TOKENS, "corpus.path=ids.npy", "layers=0,3"], "layers=0,3"),
     "a truncated file": ("analyze/run.py", ["ckpt=cut", "corpus=tokens", "corpus.path=ids.npy", "out=new"], "model.safetensors"),
+    "a shard missing": ("analyze/run.py", ["ckpt=lacking", *IDS], "lacks pytorch_model-00002-of-00003.bin, which"),
+    "a pickle that would run code": ("analyze/run.py", ["ckpt=hostile", *IDS], "asks for builtins.print, which is neither"),
+    "a tokenizer larger than the embedding": (
+        "analyze/run.py",
+        ["ckpt=wordy", "corpus=files", "corpus.path=text", "out=new"],
+        "the tokenizer knows 300 ids, but the model's embedding has 40 rows",
+    ),
     "another's out": ("analyze/run.py", ["ckpt=model", "corpus=tokens", "corpus.path=ids.npy", "out=done"], "another checkpoint"),
     "a batch that does not divide": ("train/run.py", ["size=demo", "corpus=local", "batch.tokens=1000"], "multiple of 2048"),
 }
