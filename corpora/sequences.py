@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
+from rich.console import Console
 
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
@@ -55,6 +56,14 @@ def census_sequences(
         raise UserError(
             f"the {split} split of corpus={config.name} ({part.n_tokens:,} tokens) holds no whole sequence of {context} tokens: "
             "take a larger corpus, a larger corpus.validation_share or a shorter context."
+        )
+    if short := [name for name, n in zip(store.domain_names, available, strict=True) if not n]:
+        Console(stderr=True).print(
+            f"the {split} split of corpus={config.name} holds no whole sequence of {', '.join(short)}: this census says nothing "
+            "of it. More text of it, a larger corpus.validation_share or a shorter context would.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
     ids = np.full((sum(shares), context), store.bos_id, dtype=np.int32)
     ids[:, int(bos) :] = np.concatenate([_beginning(part, domain, share * fresh) for domain, share in enumerate(shares)]).reshape(

@@ -51,6 +51,12 @@ def test_domains_share_evenly(pile: CorpusConfig) -> None:
     assert sorted(np.bincount(sequences.domains, minlength=3).tolist()) == [3, 3, 4]
 
 
+def test_a_domain_too_short_for_a_sequence_is_said(pile: CorpusConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    sequences = census_sequences(pile, tokens=10**6, context=250)
+    assert set(sequences.domains.tolist()) == {0, 1} and sequences.domain_names[2] == "short"
+    assert "no whole sequence of short:" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("available", "wanted", "shares"),
     [([9, 9, 9], 7, [3, 2, 2]), ([9, 1, 9], 7, [3, 1, 3]), ([2, 0, 1], 99, [2, 0, 1]), ([5, 5], 1, [1, 0]), ([], 3, [])],
