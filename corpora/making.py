@@ -132,8 +132,9 @@ def _write_splits(
             )
             for name in SPLITS
         }
-        batches = files.enter_context(closing(tokenised(_batches(texts), folder / "tokenizer.json", config.workers)))
-        for batch, tokens in batches:
+        batches = _batches(texts, min(BATCH_CHARACTERS, config.mark_bytes))
+        done = files.enter_context(closing(tokenised(batches, folder / "tokenizer.json", config.workers)))
+        for batch, tokens in done:
             held_out, domains = kept(batch, journal.documents), _numbers(batch, config, journal)
             for name, mine in (("train", ~held_out), ("validation", held_out)):
                 writers[name].add(tokens.ids[np.repeat(mine, tokens.lengths)], tokens.lengths[mine], domains[mine])
@@ -170,13 +171,13 @@ def _numbers(batch: list[Document], config: CorpusConfig, journal: Journal) -> U
     return np.array([number[document.domain] for document in batch], dtype=np.uint8)
 
 
-def _batches(texts: Iterator[Document]) -> Iterator[list[Document]]:
+def _batches(texts: Iterator[Document], most_characters: int) -> Iterator[list[Document]]:
     batch: list[Document] = []
     characters = 0
     for document in texts:
         batch.append(document)
         characters += len(document.text)
-        if len(batch) == BATCH_DOCUMENTS or characters >= BATCH_CHARACTERS:
+        if len(batch) == BATCH_DOCUMENTS or characters >= most_characters:
             yield batch
             batch, characters = [], 0
     if batch:

@@ -93,7 +93,7 @@ def _whole(folder: Path) -> Iterator[Path]:
             f"{mistake.strerror} in {folder.parent}{_kept(partial)}: make room there, or choose another disk with corpus.store=FOLDER."
         ) from mistake
     finally:
-        if partial.exists() and Journal.read(partial) is None:
+        if partial.exists() and not (partial / "manifest.json").exists() and Journal.read(partial) is None:
             shutil.rmtree(partial)
 
 

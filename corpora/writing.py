@@ -26,13 +26,16 @@ class SplitWriter:
         self.folder, self.dtype, self.shard_tokens = folder, np.dtype(dtype).newbyteorder("<"), shard_tokens
         self.documents: int = mark["documents"] if mark else 0
         self._shards: list[dict[str, Any]] = [dict(shard) for shard in mark["shards"]] if mark else []
-        self._lengths, self._domains = (
-            _opened_at(folder / name, self.documents * width) for name, width in zip(GROWING, (8, 1), strict=True)
-        )
+        sizes = [self.documents * 8, self.documents, *(shard["tokens"] * self.dtype.itemsize for shard in self._shards)]
+        names = [*GROWING, *(_shard_name(number) for number in range(len(self._shards)))]
+        _expect_bytes({folder / name: size for name, size in zip(names, sizes, strict=True)})
+        self._lengths, self._domains = (_opened_at(folder / name, size) for name, size in zip(GROWING, sizes, strict=False))
         self._file: IO[bytes] | None = None
+        for beyond in sorted(folder.glob("tokens_*.bin"))[len(self._shards) :]:
+            beyond.unlink()
         if self._shards and not self._shards[-1]["sha256"]:
-            shard = self.folder / _shard_name(len(self._shards) - 1)
-            self._file = _opened_at(shard, self._shards[-1]["tokens"] * self.dtype.itemsize)
+            shard = folder / names[-1]
+            self._file = _opened_at(shard, sizes[-1])
             with shard.open("rb") as written:
                 self._hash = hashlib.file_digest(written, "sha256")
 
@@ -112,10 +115,14 @@ def _shard_name(number: int) -> str:
     return f"tokens_{number:05d}.bin"
 
 
+def _expect_bytes(sizes: dict[Path, int]) -> None:
+    for file, size in sizes.items():
+        if size and (not file.is_file() or file.stat().st_size < size):
+            raise UserError(f"{file} should have at least {size:,} bytes: remove the folder {file.parents[1]} and prepare again.")
+
+
 def _opened_at(file: Path, size: int) -> IO[bytes]:
     """The file cut to its first `size` bytes, to be written on from there."""
-    if size and (not file.is_file() or file.stat().st_size < size):
-        raise UserError(f"{file} should have at least {size:,} bytes: remove its folder {file.parents[1]} and prepare again.")
     opened = file.open("r+b" if size else "wb")
     opened.truncate(size)
     opened.seek(size)
@@ -124,7 +131,7 @@ def _opened_at(file: Path, size: int) -> IO[bytes]:
 
 def write_text(file: Path, text: str) -> None:
     """A file that is there whole, its bytes on disk, or not at all."""
-    beside = file.with_name(f".{file.name}.new")
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
     with beside.open("w", encoding="utf-8") as opened:
         opened.write(text)
         _to_disk(opened)

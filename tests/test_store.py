@@ -1,6 +1,8 @@
 """Laws of the token store: same corpus, same bytes; what was written is what is read; nothing half-made, nothing damaged goes unseen."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,84 @@ def test_ids_beyond_65535_take_four_bytes(tmp_path: Path) -> None:
         writer.add(np.array([70_000, 3, 4_000_000], dtype=np.uint32), np.array([3]), np.array([0], dtype=np.uint8))
         assert [shard["tokens"] for shard in writer.close(["one"])["shards"]] == [2, 1]
     assert (tmp_path / "train" / "tokens_00000.bin").read_bytes() == np.array([70_000, 3], dtype="<u4").tobytes()
+
+
+@pytest.mark.parametrize("shard_tokens", [7, 50, 10**6])
+@pytest.mark.parametrize("marked", [0, 1, 4, 9])
+def test_a_split_goes_on_after_its_mark_to_the_same_bytes(tmp_path: Path, shard_tokens: int, marked: int) -> None:
+    """What was written after the mark and lost track of leaves no trace; shards finished before it are not written again."""
+    rng = np.random.default_rng(3)
+    documents = [(rng.integers(0, 900, n).astype(np.uint16), rng.integers(0, 3)) for n in (5, 0, 30, 7, 1, 14, 14, 2, 60)]
+
+    def add(writer: SplitWriter, some: list[tuple[np.ndarray, int]]) -> None:
+        for ids, domain in some:
+            writer.add(ids, np.array([len(ids)]), np.array([domain], dtype=np.uint8))
+
+    with SplitWriter(tmp_path / "once", "uint16", shard_tokens) as writer:
+        add(writer, documents)
+        once = writer.close(["a", "b", "c"])
+    with SplitWriter(tmp_path / "twice", "uint16", shard_tokens) as writer:
+        add(writer, documents[:marked])
+        mark = json.loads(json.dumps(writer.mark()))
+        add(writer, documents[::-1])
+    finished = [tmp_path / "twice" / f"tokens_{i:05d}.bin" for i, shard in enumerate(mark["shards"]) if shard["sha256"]]
+    for file in finished:
+        file.chmod(0o444)
+        os.utime(file, ns=(1, 1))
+    with SplitWriter(tmp_path / "twice", "uint16", shard_tokens, mark) as writer:
+        add(writer, documents[marked:])
+        assert writer.close(["a", "b", "c"]) == once
+    assert content(tmp_path / "twice") == content(tmp_path / "once")
+    assert all(file.stat().st_mtime_ns == 1 for file in finished)
+
+
+def test_a_split_shorter_than_its_mark_is_damaged(tmp_path: Path) -> None:
+    with SplitWriter(tmp_path / "train", "uint16") as writer:
+        writer.add(np.arange(9, dtype=np.uint16), np.array([9]), np.array([0], dtype=np.uint8))
+        mark = writer.mark()
+    os.truncate(tmp_path / "train" / "tokens_00000.bin", 17)
+    with pytest.raises(UserError, match="should have at least 18 bytes"):
+        SplitWriter(tmp_path / "train", "uint16", mark=mark)
+
+
+@pytest.mark.parametrize("shard_tokens", [13, 10**8])
+def test_the_documents_of_tokens_are_found(corpus: CorpusConfig, shard_tokens: int) -> None:
+    """The oracle: the number of every token's document, spelled out."""
+    split = token_store(corpus, shard_tokens=shard_tokens).split("train")
+    owner = np.repeat(np.arange(split.n_documents), np.diff(split.offsets))
+    rng = np.random.default_rng(0)
+    for start in [0, *rng.integers(0, split.n_tokens, 200)]:
+        stop = min(int(start) + int(rng.integers(0, 300)), split.n_tokens)
+        assert split.documents(int(start), stop).tolist() == sorted(set(owner[start:stop].tolist()))
+    assert split.documents(0, split.n_tokens).tolist() == list(range(split.n_documents))
+    assert np.array_equal(split.document(5), split.read(int(split.offsets[5]), int(split.offsets[6])))
+    with pytest.raises(IndexError):
+        split.documents(0, split.n_tokens + 1)
+
+
+def test_the_fingerprint_is_of_content_and_tokenizer(corpus: CorpusConfig, tmp_path: Path) -> None:
+    """The same text from elsewhere has the same one; another text, domain name, split or tokenizer another."""
+    store = token_store(corpus)
+    where, corpus.store = corpus.domains, str(tmp_path / "others")
+    moved = {name: str(tmp_path / f"{name}_moved.jsonl") for name in where}
+    for name in where:
+        (tmp_path / f"{name}_moved.jsonl").write_bytes(Path(where[name]).read_bytes())
+    corpus.domains = moved
+    assert token_store(corpus).fingerprint == store.fingerprint
+    others = [{"vocab_size": 301}, {"validation_share": 0.3}, {"domains": {"apple": moved["fruit"], "stone": moved["stone"]}}]
+    found = [token_store(replace(corpus, **other)).fingerprint for other in others]  # type: ignore[arg-type]
+    (tmp_path / "stone_moved.jsonl").write_text(Path(where["stone"]).read_text().replace("granite number 7 ", "marble number 7 "))
+    assert len({store.fingerprint, token_store(corpus).fingerprint, *found}) == 5
+
+
+def test_a_domain_without_a_validation_document_is_said(
+    corpus: CorpusConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rare.jsonl").write_text('{"text": "one lonely text that is trained on"}')
+    corpus.domains["rare"] = str(tmp_path / "rare.jsonl")
+    store = token_store(corpus)
+    assert not store.manifest["splits"]["validation"]["of_domain"]["rare"]["documents"]
+    assert "no validation document fell to rare:" in capsys.readouterr().err
 
 
 def test_a_large_vocabulary_makes_a_store_of_uint32(corpus: CorpusConfig, tmp_path: Path) -> None:
