@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
 
 from corpora.store import TokenStore
 from errors import UserError
@@ -33,6 +33,17 @@ def whole(file: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def on_disk(run: Path) -> Iterator[None]:
+    """Write files of a run here: a disk that is full, or gone, ends in a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as trouble:
+        raise UserError(
+            f"The run {run} cannot be written to disk ({trouble}). {last_good(run)}; make room, and the same command goes on."
+        ) from trouble
+
+
 def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStore) -> None:
     """Make the run folder and write config, overrides, tokenizer, code version and machine."""
     contents = {
@@ -43,18 +54,25 @@ def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStor
         "tokenizer.json": store.tokenizer_file.read_text(encoding="utf-8"),
     }
     for name, content in contents.items():
-        with whole(run / name) as file:
+        with on_disk(run), whole(run / name) as file:
             file.write_text(content, encoding="utf-8")
-
-
-def run_name(overrides: str) -> str:
-    """A folder's name from a run's overrides, as hydra writes them out; what a path or another command would trip over is a dash."""
-    return re.sub(r"[^\w.+-]+", "-", overrides).strip("-.") or "baseline"
 
 
 def last_checkpoint(run: Path) -> Path:
     """The file a run resumes from."""
     return run / "checkpoints" / "last.ckpt"
+
+
+def last_good(run: Path) -> str:
+    """What a run goes on from, in words."""
+    file = last_checkpoint(run)
+    return f"The last good checkpoint is {file} of step {kept_step(run)}" if file.exists() else "There is no checkpoint yet"
+
+
+def kept_step(run: Path) -> int:
+    """The step that last.ckpt holds; 0 where there is none."""
+    file = last_checkpoint(run)
+    return int(plain_values(file)["global_step"]) if file.exists() else 0
 
 
 def identity(config: TrainConfig, store: TokenStore, precision: str) -> dict[str, Any]:
@@ -88,5 +106,4 @@ def finished_steps(run: Path, now: dict[str, Any]) -> int:
             f"The run {run} was begun with another {', '.join(changed)}. "
             "Give back the old value, or another name=... for a new run."
         )
-    step: int = stored["global_step"]
-    return step
+    return int(stored["global_step"])

@@ -1,7 +1,5 @@
 """What a run leaves on disk while it goes: milestones, the checkpoint to resume from, lines of metrics."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +8,9 @@ import torch
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
-from safetensors import SafetensorError
 
-from errors import UserError
 from models.checkpoint import save_checkpoint
-from train.folder import last_checkpoint, whole
+from train.folder import last_checkpoint, on_disk, whole
 from train.metrics import Metrics
 from train.module import Training
 from train.throughput import Throughput
@@ -43,6 +39,7 @@ class Keeping(L.Callback):
         self.run, self.metrics, self.windows, self.watch, self.throughput = run, metrics, windows, watch, throughput
         self.console = console
         self.val_loss: float | None = None  # of the latest validation
+        self._kept = 0  # the step of last.ckpt
         self.said = ""  # the latest line of metrics, for the progress bar
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
@@ -52,6 +49,7 @@ class Keeping(L.Callback):
         if trainer.global_step == 0 and 0 in module.config.milestones:
             self.val_loss = validation_loss(module, self.windows)
             self._milestone(trainer, module)
+        self._kept = trainer.global_step
         self.throughput.start(trainer.global_step)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Training, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
@@ -68,12 +66,12 @@ class Keeping(L.Callback):
 
     def resumable(self, trainer: L.Trainer, module: Training) -> None:
         """Write last.ckpt, unless it holds this step already; never a state that went wrong."""
-        if self.watch.good == trainer.global_step:
+        if self._kept == trainer.global_step:
             return
         self.watch.look(trainer, module)
-        with self.throughput.paused(), self._on_disk():
+        with self.throughput.paused(), on_disk(self.run):
             trainer.save_checkpoint(last_checkpoint(self.run))
-        self.watch.good = trainer.global_step
+        self._kept = trainer.global_step
 
     def _log(self, trainer: L.Trainer, module: Training, *, validate: bool) -> None:
         step = trainer.global_step
@@ -84,7 +82,7 @@ class Keeping(L.Callback):
             lr = module.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             found = {"loss": loss, "val_loss": val_loss, "lr": lr, "grad_norm": norm}
             if trainer.is_global_zero:
-                with self._on_disk():
+                with on_disk(self.run):
                     self.metrics.log(step=step, tokens=step * module.config.batch.tokens, **found, **speed)
         self.said = f"loss {loss:.3f}  {speed['tokens_per_second']:,.0f} tokens/s"
 
@@ -94,19 +92,8 @@ class Keeping(L.Callback):
         with self.throughput.paused():
             if trainer.is_global_zero:
                 state = {"step": step, "tokens": step * module.config.batch.tokens, "val_loss": self.val_loss}
-                with self._on_disk():
+                with on_disk(self.run):
                     save_checkpoint(module.model, folder, state | {"name": module.config.name}, self.run / "tokenizer.json")
                 said = f"milestone {folder}  validation loss {self.val_loss:.3f}"
                 self.console.print(said, markup=False, highlight=False, soft_wrap=True)
             trainer.strategy.barrier()
-
-    @contextmanager
-    def _on_disk(self) -> Iterator[None]:
-        """A disk that is full, or gone, ends in a sentence."""
-        try:
-            yield
-        except (OSError, SafetensorError) as trouble:
-            raise UserError(
-                f"The run {self.run} cannot be written to disk ({trouble}). The last good checkpoint is {self.watch.last_good}; "
-                "make room, and the same command goes on from there."
-            ) from trouble

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from errors import UserError
-from train.folder import last_checkpoint, whole
+from train.folder import kept_step, last_good, whole
 from train.module import Training
 from train.order import Steps
 
@@ -24,7 +24,6 @@ class Watch(L.Callback):
 
     def __init__(self, run: Path, steps: Steps) -> None:
         self.run, self.steps = run, steps
-        self.good = 0  # the step that last.ckpt holds; 0: there is none
         self._recent: deque[float] = deque()  # losses
         self._latest = (math.nan, math.nan)
         self._waiting: list[tuple[int, Tensor, Tensor]] = []  # steps, losses and norms still on the device
@@ -38,8 +37,7 @@ class Watch(L.Callback):
         self._recent = deque(state_dict["recent"])
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
-        """A run that resumes has a good checkpoint."""
-        self.good = trainer.global_step
+        """Remember as many losses as are asked for."""
         self._recent = deque(self._recent, maxlen=module.config.watch.window)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Training, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
@@ -83,16 +81,11 @@ class Watch(L.Callback):
         some = ", ".join(map(str, documents[:3])) + (f" and {len(documents) - 3} more" if len(documents) > 3 else "")
         raise UserError(
             f"{what}; its batch has the documents {some}, all named in {self.run / 'stopped.json'}. "
-            f"The last good checkpoint is {self.last_good}; {advice}."
+            f"{last_good(self.run)}; {advice}."
         )
 
     def _mean(self) -> float:
         return sum(self._recent) / len(self._recent)
-
-    @property
-    def last_good(self) -> str:
-        """The last good checkpoint in words."""
-        return f"{last_checkpoint(self.run)} of step {self.good}" if self.good else "none yet"
 
     def _report(self, step: int, loss: float, norm: float, documents: list[int]) -> None:
         found = {
@@ -100,7 +93,7 @@ class Watch(L.Callback):
             "loss": loss if math.isfinite(loss) else str(loss),
             "grad_norm": norm if math.isfinite(norm) else str(norm),
             "losses_before": list(self._recent),
-            "last_good_step": self.good,
+            "last_good_step": kept_step(self.run),
             "split": "train",
             "documents": documents,
         }

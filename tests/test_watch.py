@@ -1,0 +1,185 @@
+"""What stops a run: a loss that is not a number, a spike, a full disk, a signal, a time limit; the last good checkpoint stays."""
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from corpora.config import CorpusConfig
+from corpora.prepare import token_store
+from errors import UserError
+from models.pickled import plain_values
+from train.config import OptimizerConfig, TrainConfig, WatchConfig
+from train.folder import finished_steps, last_checkpoint
+from train.module import Training
+from train.order import Steps, TrainingOrder
+from train.training import train
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
+    return tiny.text_corpus(tmp_path_factory.mktemp("corpus") / "text")
+
+
+def kept(run: Path) -> int:
+    """The step of last.ckpt, which opens."""
+    return int(plain_values(last_checkpoint(run))["global_step"])
+
+
+def spoil(step: int, by: float, patch: pytest.MonkeyPatch) -> None:
+    """Add `by` to the loss of the batch that ends in `step`, as a bad batch would."""
+    as_ever = Training.training_step
+
+    def spoiled(self: Training, batch: list, index: int) -> dict[str, torch.Tensor]:
+        found = as_ever(self, batch, index)
+        return found | {"loss": found["loss"] + (by if batch[0] == step - 1 else 0.0)}
+
+    patch.setattr(Training, "training_step", spoiled)
+
+
+def documents(config: TrainConfig, step: int) -> list[int]:
+    """Of the batch that ends in `step`."""
+    order = TrainingOrder(token_store(config.corpus).split("train"), config.model.context, config.seed)
+    return Steps(order, 0, step, config.micro_steps(), config.batch.micro).documents(step - 1)
+
+
+@pytest.mark.parametrize(("by", "said"), [(float("nan"), "is not a number"), (3.0, "more than 2.0 above")])
+def test_a_bad_step_is_named_with_its_documents_and_never_kept(
+    by: float, said: str, corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny.training(
+        corpus, tmp_path, steps=12, milestones=[12], log_every=6, checkpoint_every=3, watch=WatchConfig(window=4)
+    )
+    spoil(8, by, monkeypatch)
+    with pytest.raises(UserError, match=f"step 8 .*{said}") as found:
+        train(config, [])
+    run = tmp_path / "run"
+    assert f"{last_checkpoint(run)} of step 6" in str(found.value) and kept(run) == 6
+    stopped = json.loads((run / "stopped.json").read_text())
+    assert (stopped["step"], stopped["last_good_step"]) == (8, 6) and stopped["documents"] == documents(config, 8)
+    assert str(stopped["documents"][0]) in str(found.value)
+
+
+def test_a_resumed_run_sees_the_spike_that_a_whole_one_sees(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny.training(corpus, tmp_path, steps=12, milestones=[], watch=WatchConfig(window=4))
+    train(replace(config, steps=6), [])
+    spoil(8, 3.0, monkeypatch)
+    with pytest.raises(UserError, match=r"step 8 .*above"):
+        train(config, [])
+    assert kept(train(replace(config, watch=WatchConfig(spike=None)), [])) == 12
+
+
+def test_a_rate_far_too_high_stops_the_run_while_its_checkpoint_is_sound(corpus: CorpusConfig, tmp_path: Path) -> None:
+    """Nothing is spoiled here: the model is."""
+    wild = OptimizerConfig(learning_rate=1e20, final_learning_rate=1e20, warmup_steps=3, schedule_steps=10)
+    with pytest.raises(UserError, match="not a number"):
+        train(tiny.training(corpus, tmp_path, optimizer=wild, log_every=100), [])
+    kept_weights = torch.load(last_checkpoint(tmp_path / "run"), weights_only=True)["state_dict"]
+    assert all(bool(weight.isfinite().all()) for weight in kept_weights.values())
+
+
+@contextmanager
+def disk_of(most: int) -> Iterator[None]:
+    """No file can grow past `most` bytes, as on a full disk or over a quota."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_in_a_sentence_and_leaves_what_was_whole(corpus: CorpusConfig, tmp_path: Path) -> None:
+    config = tiny.training(corpus, tmp_path, milestones=[5])
+    run = train(replace(config, steps=3, milestones=[]), [])
+    metrics = run / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() * 300)  # larger than all that is written before its next line
+    sizes = {"metrics.jsonl": metrics.stat().st_size + 20, "last.ckpt": last_checkpoint(run).stat().st_size - 5000}
+    for name, most in sizes.items():
+        with disk_of(most), pytest.raises(UserError, match=r"cannot be written to disk .*last\.ckpt of step 3; make room"):
+            train(config, [])
+        assert kept(run) == 3 and not list(run.rglob("*.partial")), name
+        assert all(json.loads(line) for line in metrics.read_text().splitlines()), "no half line"
+    assert kept(train(config, [])) == 6
+
+
+def test_what_is_refused_leaves_the_run_as_it_was(corpus: CorpusConfig, tmp_path: Path) -> None:
+    run = train(tiny.training(corpus, tmp_path, steps=3, milestones=[3]), [])
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    other = tiny.text_corpus(tmp_path / "other" / "text", documents=50)
+    words = replace(corpus, vocab_size=290)
+    model = replace(tiny.training(corpus, tmp_path).model, context=8)
+    for changed, named in (
+        ({"corpus": other}, "corpus"),
+        ({"corpus": words}, "tokenizer"),
+        ({"model": model}, r"model\.context"),
+    ):
+        with pytest.raises(UserError, match=f"begun with another .*{named} "):
+            train(tiny.training(**({"corpus": corpus, "runs": tmp_path} | changed)), [])
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+
+
+def send_at(step: int, what: signal.Signals, patch: pytest.MonkeyPatch) -> None:
+    """This process is sent a signal in the middle of `step`."""
+    as_ever = Training.training_step
+
+    def signalled(self: Training, batch: list, index: int) -> dict[str, torch.Tensor]:
+        if batch[0] == step - 1:
+            os.kill(os.getpid(), what)
+        return as_ever(self, batch, index)
+
+    patch.setattr(Training, "training_step", signalled)
+
+
+@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_run_after_its_step(
+    what: signal.Signals,
+    corpus: CorpusConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tiny.training(corpus, tmp_path, checkpoint_every=100, milestones=[])
+    handler = signal.getsignal(what)
+    send_at(4, what, monkeypatch)
+    run = train(config, [])
+    assert kept(run) == 4 and f"stopped at step 4 ({what.name})" in capsys.readouterr().err
+    assert signal.getsignal(what) == handler
+    monkeypatch.undo()
+    assert kept(train(config, [])) == 6
+
+
+def test_slurm_is_asked_for_the_job_again(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    scontrol.chmod(0o755)
+    slurm = {"JOB_ID": "1234", "JOB_NAME": "opt", "NTASKS": "1", "NNODES": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    with monkeypatch.context() as patch:
+        send_at(2, signal.SIGUSR1, patch)
+        run = train(tiny.training(corpus, tmp_path, checkpoint_every=100), [])
+    assert kept(run) == 2 and (tmp_path / "asked").read_text() == "requeue 1234\n"
+    with monkeypatch.context() as patch:
+        send_at(4, signal.SIGTERM, patch)  # scancel, or a preemption that requeues by itself
+        assert kept(train(tiny.training(corpus, tmp_path, checkpoint_every=100), [])) == 4
+    assert (tmp_path / "asked").read_text() == "requeue 1234\n"
+    assert not list(run.glob("hpc_ckpt*")), "Lightning would resume from that instead"
+
+
+def test_a_time_limit_that_is_over_leaves_a_step_made(corpus: CorpusConfig, tmp_path: Path) -> None:
+    config = tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0)
+    assert [kept(train(config, [])) for _ in range(3)] == [1, 2, 3]
+    assert finished_steps(tmp_path / "run", {}) == 3
