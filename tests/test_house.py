@@ -83,7 +83,7 @@ TRAINING += [("experiment", name) for name in experiments("train")]
 
 
 def trained(*overrides: str) -> train.config.TrainConfig:
-    found = OmegaConf.to_object(composed("train", "name=x", *overrides))
+    found = OmegaConf.to_object(composed("train", *overrides))
     assert isinstance(found, train.config.TrainConfig)
     return found
 
@@ -142,7 +142,7 @@ def test_a_variant_is_its_one_line_away_from_the_baseline(variant: str) -> None:
     lines = [line for line in (HERE / "conf" / "model" / f"{variant}.yaml").read_text().splitlines() if line.strip()]
     assert len(lines) == 1
     stated = OmegaConf.to_container(OmegaConf.create(lines[0]))
-    ours, theirs = (OmegaConf.to_container(composed("train", "name=x", f"model={m}")) for m in (variant, "baseline"))
+    ours, theirs = (OmegaConf.to_container(composed("train", f"model={m}")) for m in (variant, "baseline"))
     model, plain = ours.pop("model"), theirs.pop("model")
     assert {key: value for key, value in model.items() if value != plain[key]} == stated
     assert ours == theirs

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from corpora.prepare import token_store
 from errors import UserError
 from models.pickled import plain_values
 from train.config import OptimizerConfig, TrainConfig, WatchConfig
-from train.folder import finished_steps, last_checkpoint
+from train.folder import finished_steps, last_checkpoint, run_name
 from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.training import train
@@ -183,3 +184,10 @@ def test_a_time_limit_that_is_over_leaves_a_step_made(corpus: CorpusConfig, tmp_
     config = tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0)
     assert [kept(train(config, [])) for _ in range(3)] == [1, 2, 3]
     assert finished_steps(tmp_path / "run", {}) == 3
+
+
+def test_a_folder_is_named_by_its_overrides() -> None:
+    assert run_name("experiment_paper/nopos-seed_0") == "experiment_paper+nopos-seed_0" and run_name("") == "baseline"
+    paths = ["/a b/*.txt", "/a+b/*.txt", "/a b/?.txt", "/a/b", "/a+b", "-a-b", "x" * 200, "x" * 201]
+    names = [run_name(f"corpus.path_{path}") for path in paths]
+    assert len(set(names)) == len(paths) and all(re.fullmatch(r"[\w.+-]{1,140}", name) for name in names)

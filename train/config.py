@@ -68,7 +68,7 @@ class WatchConfig:
 class TrainConfig:
     """One training run."""
 
-    name: str = "run"  # of the run folder
+    name: str = ""  # of the run folder; empty: the overrides, apart from those a run can be gone on with (conf/train.yaml)
     runs: str = "runs"  # where run folders live
     seed: int = 0  # of weights, data order and dropout
     steps: int = 300_000  # optimizer steps

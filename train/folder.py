@@ -1,7 +1,9 @@
 """The run folder: what a run was made from, written before its first step; every file of it appears whole."""
 
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +18,8 @@ from errors import UserError
 from models.pickled import plain_values
 from provenance import environment, git
 from train.config import TrainConfig
+
+LONGEST_NAME = 110  # letters of a run's name, without its hash; wandb takes 128
 
 
 @contextmanager
@@ -56,6 +60,19 @@ def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStor
     for name, content in contents.items():
         with on_disk(run), whole(run / name) as file:
             file.write_text(content, encoding="utf-8")
+
+
+def run_name(overrides: str) -> str:
+    """A folder's name from a run's overrides, as hydra writes them out; without any, baseline.
+
+    A slash becomes a plus. What a path or another command would trip over is a dash, and a hash at the end says what it was, as it
+    does where a name is cut: other overrides are another folder.
+    """
+    words = overrides.replace("/", "+") or "baseline"
+    name = re.sub(r"[^\w.+-]+", "-", words).strip("-.")[:LONGEST_NAME]
+    if name == words and "+" not in overrides:
+        return name
+    return f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
 
 
 def last_checkpoint(run: Path) -> Path:

@@ -1,26 +1,34 @@
-"""Train an OPT variant: python train/run.py model=nopos"""
+"""Train an OPT variant: python train/run.py model=nopos; several: python train/run.py -m model=baseline,nopos seed=0,1,2"""
 
+import os
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])  # the repository, not this folder
+HERE = str(Path(__file__).parents[1])  # the repository, not this folder
+sys.path[0] = HERE
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))  # for the jobs of a sweep
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from errors import plainly
 from train.config import TrainConfig
+from train.folder import run_name
 from train.training import train
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    """Compose the configuration and train."""
-    with plainly():
+    """Compose the configuration and train. In a sweep, hydra goes on with the others when one run fails, and says so at the end."""
+    with plainly() if HydraConfig.get().mode is RunMode.RUN else nullcontext():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, TrainConfig)
-        train(config, overrides=list(HydraConfig.get().overrides.task))
+        name = config.name or run_name(HydraConfig.get().job.override_dirname)
+        train(replace(config, name=name), overrides=list(HydraConfig.get().overrides.task))
 
 
 if __name__ == "__main__":

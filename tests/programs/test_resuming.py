@@ -1,14 +1,9 @@
-"""Training in processes of its own that die by kill -9: 20 steps are 7, a kill and 13 more; on two ranks; one rank is two.
-
-Processes are forked from a server that has imported the program once; each is what a shell or torchrun would have started.
-"""
+"""Training in processes of its own that die by kill -9: 20 steps are 7, a kill and 13 more; on two ranks; one rank is two."""
 
 import json
 import os
 import signal
-import socket
 from dataclasses import replace
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -16,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from processes import SERVER, become_rank, free_port
 
 from corpora.config import CorpusConfig
 from train import keeping
@@ -23,17 +19,13 @@ from train.config import BatchConfig, TrainConfig
 from train.folder import last_checkpoint
 from train.training import train
 
-SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["train.training", "tiny"])
 STEPS, KEPT = 20, 7
 
 
 def rank(config: TrainConfig, number: int, of: int, port: int, killed: bool) -> None:
-    """One process of a run, with what torchrun would tell it."""
+    """One process of a run."""
     if of > 1:
-        told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": of, "LOCAL_WORLD_SIZE": of, "MASTER_PORT": port}
-        os.environ |= {name: str(value) for name, value in told.items()}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+        become_rank(number, of, port)
     torch.set_num_threads(1)
     if killed:
         keeping.torch = Dying()
@@ -55,9 +47,7 @@ class Dying:
 
 def run(config: TrainConfig, ranks: int = 1, killed: bool = False) -> Path:
     """Train in `ranks` processes; where rank 0 is killed the others are too, as torchrun does it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes: list[BaseProcess] = [SERVER.Process(target=rank, args=(config, i, ranks, port, killed)) for i in range(ranks)]
     for process in processes:
         process.start()

@@ -1,0 +1,44 @@
+"""Several runs by one command, under hydra's launchers: every run in a folder named by its overrides."""
+
+import re
+from pathlib import Path
+
+import pytest
+import tiny
+from processes import program
+
+from models.opening import open_checkpoint
+
+RUN = ["corpus=files", "corpus.path=text", "corpus.vocab_size=300", "corpus.validation_share=0.2", "wandb.mode=disabled"]
+SHAPE = ["model.layers=1", "model.width=16", "model.heads=2", "model.neurons=24", "model.context=16", "device=cpu", "threads=1"]
+STEPS = ["steps=2", "milestones=[2]", "batch.tokens=128"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweeps")
+    tiny.text_corpus(folder / "text")
+    return folder
+
+
+def sweep(place: Path, *arguments: str) -> int | None:
+    return program("train/run.py", "-m", *RUN, *SHAPE, *STEPS, *arguments, cwd=place)
+
+
+def finished(runs: Path) -> dict[str, int | None]:
+    """The runs in a folder that have a last.ckpt, by name, and the step it holds."""
+    return {file.parents[1].name: open_checkpoint(str(file)).step for file in sorted(runs.glob("*/checkpoints/last.ckpt"))}
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_theirs(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep(place, "batch.micro=3,4,8", "runs=one", "name='micro_${batch.micro}'") == 1
+    assert re.search(r"error: batch.tokens=128 is not a whole number of micro-batches of 3", capfd.readouterr().err)
+    assert finished(place / "one") == {"micro_4": 2, "micro_8": 2}
+
+
+def test_submitit_and_joblib_run_jobs_in_processes_of_their_own(place: Path) -> None:
+    jobs = ["model=baseline,nopos", "seed=5", "runs=two"]
+    assert sweep(place, "hydra/launcher=submitit_local", *jobs) == 0
+    assert sorted(finished(place / "two").values()) == [2, 2]
+    assert sweep(place, "hydra/launcher=joblib", *jobs, "steps=3") == 0, "the same runs, gone on with"
+    assert sorted(finished(place / "two").values()) == [3, 3]
