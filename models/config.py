@@ -62,7 +62,7 @@ class OPTConfig:
         """What of this model `transformers`' OPT cannot be; it is told in the milestone and in the log."""
         said = []
         if self.norm == "post" and self.final_norm:
-            said.append("a final LayerNorm after post-LayerNorm blocks")
+            said.append("final LayerNorm after post-LayerNorm blocks")
         if self.positions in ("rotary", "alibi"):
             said.append(f"{self.positions} positions")
         return said

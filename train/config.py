@@ -81,6 +81,9 @@ class TrainConfig:
     device: str = "auto"  # auto | cpu | cuda
     threads: int | None = None  # of the CPU; null: as many as torch takes
     compile: str = "auto"  # auto | true | false: torch.compile of the blocks and the loss; auto: on a GPU
+    peak_flops: float | None = (
+        None  # FLOP/s of one device at most, for mfu; null: its data sheet's, where train/throughput.py has it
+    )
     time_limit: float | None = None  # hours of this process: it stops before, and the same command goes on; null: none
     watch: WatchConfig = field(default_factory=WatchConfig)
     model: OPTConfig = field(default_factory=OPTConfig)
@@ -99,6 +102,8 @@ class TrainConfig:
         for name, value in (("steps", self.steps), ("log_every", self.log_every), ("checkpoint_every", self.checkpoint_every)):
             if value < 1:
                 raise UserError(f"{name}={value} must be at least 1.")
+        if self.peak_flops is not None and self.peak_flops <= 0:
+            raise UserError(f"peak_flops={self.peak_flops} must be above 0, or null.")
         if late := [step for step in self.milestones if not 0 <= step <= self.steps]:
             raise UserError(f"milestones={late} lie outside 0..{self.steps}, the steps of this run.")
 

@@ -47,7 +47,7 @@ class Throughput:
             return None
         return (
             f"tokens/s x {self.flops_per_token / 1e6:.1f} MFLOP (6 per weight in a product, causal attention) "
-            f"/ ({self.ranks} x {self.peak / 1e12:.1f} TFLOP/s)"
+            f"/ ({self.ranks} x {self.peak / 1e12:.4g} TFLOP/s)"
         )
 
     def start(self, step: int) -> None:

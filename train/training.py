@@ -145,5 +145,5 @@ def compiles(config: TrainConfig, trainer: L.Trainer) -> bool:
 
 def throughput(config: TrainConfig, trainer: L.Trainer) -> Throughput:
     """The clock of a run on this machine."""
-    peak = known_peak(trainer.strategy.root_device, bfloat16(config))
+    peak = config.peak_flops or known_peak(trainer.strategy.root_device, bfloat16(config))
     return Throughput(config.batch.tokens, config.model.training_flops_per_token, peak, trainer.world_size)
