@@ -14,6 +14,7 @@ from analyze.counts import CorpusCounts, LayerCounts
 from analyze.meta import write_meta
 from analyze.plan import Plan, plan
 from analyze.plan_text import plan_text, time_text
+from analyze.position_table import bias_warning
 from analyze.ranks import Ranks, joined
 from analyze.shared_index import corpus_index
 from analyze.storing import store
@@ -53,6 +54,8 @@ def take(task: CensusTask, console: Console) -> None:
         project_layers(task, rows.corpus, unwritten, console)
         if not answerable(task.config.thresholds):
             console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
+        if few := bias_warning(rows.corpus.seen_at, task.config.thresholds.position_mi):
+            console.print(few, markup=False, highlight=False, soft_wrap=True)
         write_tables(task.out, rows, task.config.thresholds)
         write_meta(task, rows.corpus, seconds, time.time() - begun)
 

@@ -1,4 +1,4 @@
-"""census folder -> neurons.parquet, ngrams.parquet and layers.parquet."""
+"""census folder -> neurons.parquet, ngrams.parquet, layers.parquet and position_domains.parquet."""
 
 from pathlib import Path
 
@@ -10,18 +10,20 @@ from analyze.detectors import layer_detectors
 from analyze.layers import layer_table
 from analyze.neurons import neuron_table
 from analyze.ngram_table import ngram_table
+from analyze.position_table import position_domains
 from analyze.suppression import SHARES, suppressing_shares, with_suppression
+from analyze.teams import team_columns
 from analyze.writes import LayerWrites
 from analyze.writing import write_table
 
 
 def write_tables(out: Path, rows: Index, thresholds: Thresholds) -> None:
-    """Compute neurons.parquet, ngrams.parquet and layers.parquet from what is stored of every finished layer.
+    """Compute neurons, ngrams, layers and position_domains.parquet from what is stored of every finished layer.
 
     Without what a layer writes to the logits (a folder added up from shards), the columns of suppression are left out.
     """
     corpus = rows.corpus
-    of_neurons, of_ngrams, shares = [], [], []
+    of_neurons, of_ngrams, of_domains, of_teams, shares = [], [], [], [], []
     for file in sorted((out / "layers").glob("layer_*.safetensors")):
         layer, counts = int(file.stem.removeprefix("layer_")), LayerCounts.load(file)
         found = layer_detectors(counts, rows, thresholds)
@@ -31,10 +33,13 @@ def write_tables(out: Path, rows: Index, thresholds: Thresholds) -> None:
             shares.append(suppressing_shares(table, writes, thresholds))
             table = with_suppression(table, writes, thresholds)
         of_neurons.append(table)
+        of_domains.append(position_domains(table, counts.fired_at, corpus.seen_at, thresholds))
+        of_teams.append(team_columns(table, counts.fired_at, corpus.seen_at, thresholds.positions))
         of_ngrams.append(ngram_table(layer, found, rows))
     neurons, ngrams = pl.concat(of_neurons), pl.concat(of_ngrams)
-    layers = layer_table(neurons, ngrams)
+    layers = layer_table(neurons, ngrams, thresholds.positions).hstack(pl.concat(of_teams))
     if shares:
         layers = layers.with_columns(pl.from_dicts(shares, schema=dict.fromkeys(SHARES, pl.Float64)))
-    for name, table in (("neurons", neurons), ("ngrams", ngrams), ("layers", layers)):
+    tables = {"neurons": neurons, "ngrams": ngrams, "layers": layers, "position_domains": pl.concat(of_domains)}
+    for name, table in tables.items():
         write_table(out / f"{name}.parquet", table)

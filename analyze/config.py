@@ -1,6 +1,8 @@
 """The settings of a census; conf/analyze.yaml and its groups hold values only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -17,6 +19,34 @@ FEWEST_KEPT = 50  # n-grams that a detector may need, and tokens that trigger su
 
 
 @dataclass
+class PositionRules:
+    """How a position curve is read: the paper draws the types of its Figure 7, these numbers decide them. `T`: places of a sequence."""
+
+    smoothing: int = 256  # the moving average is 2 * (T // smoothing) + 1 places wide
+    run: int = 64  # a run is T // run consecutive places
+    least_run: int = 2  # but at least so many
+    zero: float = 0.05  # a curve reaches 0 with a run at most this high
+    one: float = 0.95  # and 1 with a run at least this high
+    strong_zero: float = 0.001  # the same for the strong versions
+    strong_one: float = 0.999
+    span: float = 0.5  # an oscillatory curve has at least this between its least and its greatest value
+    outer: float = 0.25  # share of that span which counts as its lowest, and as its highest, part
+    changes: int = 3  # and changes at least so often between runs in the two
+    thin: float = 0.9  # share of variance that neighbouring places predict in the strong version of `other`
+    indicated: float = 0.5  # a strong oscillatory neuron indicates the places where its curve is at least this high
+    first: int = 8  # a neuron that fires almost only at places below this serves the first positions
+    first_firings: int = 20  # if it fired at least this often
+
+    def __post_init__(self) -> None:
+        for name in ("smoothing", "run", "least_run", "changes", "first", "first_firings"):
+            if getattr(self, name) < 1:
+                raise UserError(f"thresholds.positions.{name}={getattr(self, name)} must be a whole number above 0.")
+        for name in ("zero", "one", "strong_zero", "strong_one", "span", "outer", "thin", "indicated"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"thresholds.positions.{name}={getattr(self, name)} must be a share within 0..1.")
+
+
+@dataclass
 class Thresholds:
     """Where one type of neuron ends and the next begins. All are questions to finished counts; none needs the model again."""
 
@@ -29,6 +59,7 @@ class Thresholds:
     support_occurrences: int = 5  # an n-gram seen this often supports a detector; at most 16
     support: float = 0.5  # share of firings on such n-grams that `type` asks of a detector
     position_mi: float = 0.05  # nats of (corrected) mutual information with position, above which a neuron is positional
+    positions: PositionRules = field(default_factory=PositionRules)
 
     def __post_init__(self) -> None:
         for name in ("coverage", "detection"):
@@ -39,6 +70,11 @@ class Thresholds:
                 raise UserError(
                     f"thresholds.{name}={getattr(self, name)} must be within 1..16: more than that is not kept apart."
                 )
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Thresholds":
+        """What `asdict` made plain, as in a census' meta.json; what it does not name has its default."""
+        return cls(**{**plain, "positions": PositionRules(**plain.get("positions", {}))})
 
 
 @dataclass

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
+from analyze.config import Thresholds
+from analyze.position_table import serves_first_positions
 from errors import UserError
 
 VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"})
@@ -54,6 +56,20 @@ class Census:
         """The mutual information, in nats, above which a neuron is positional."""
         return float(self.meta["thresholds"]["position_mi"])
 
+    @property
+    def thresholds(self) -> Thresholds:
+        """Where one type ends and the next begins, as the tables were made."""
+        return Thresholds.of(self.meta["thresholds"])
+
+    @property
+    def post_norm(self) -> bool:
+        """Whether LayerNorm comes after each sub-block, as in OPT-350m."""
+        return bool(self.meta["checkpoint"]["model"].get("norm") == "post")
+
+    def first_positions(self) -> pl.DataFrame:
+        """The neurons that serve the first few positions only, those that fire most first."""
+        return self.neurons.filter(serves_first_positions(self.thresholds.positions)).sort("n_fired", descending=True)
+
     @cached_property
     def seen_at(self) -> Int[np.ndarray, " position"]:
         """How often each position was counted, over all domains."""
@@ -70,6 +86,15 @@ class Census:
                 fired += fired_at[domain : domain + 1][0][:, list(neurons)]
         seen = np.where(self.seen_at == 0, np.nan, self.seen_at)
         return np.ascontiguousarray((fired / seen[:, None]).T)
+
+    def written(self, layer: int, neuron: int) -> dict[str, Float[np.ndarray, " top"]]:
+        """What a neuron adds to the logits of its `top_promoted` and `top_suppressed`; empty where weights were not at hand."""
+        file = self.path / "writes" / f"layer_{layer:03d}.safetensors"
+        if not file.is_file():
+            return {}
+        with safe_open(file, framework="numpy") as tensors:
+            names = {"top_promoted": "promoted_by", "top_suppressed": "suppressed_by"}
+            return {column: tensors.get_slice(name)[neuron] for column, name in names.items()}
 
     def token_text(self, token: int) -> str:
         """The token as a person reads it: spaces as ␣, newlines as ↵; half a character as its bytes; `#id` without a tokenizer."""

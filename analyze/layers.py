@@ -4,6 +4,8 @@ import itertools
 
 import polars as pl
 
+from analyze.config import PositionRules
+from analyze.position_table import serves_first_positions
 from analyze.positions import TYPES
 
 BUCKETS = {  # a bucket is over one and up to the next; the last has no end
@@ -14,7 +16,7 @@ BUCKETS = {  # a bucket is over one and up to the next; the last has no end
 DETECTED = {1: "token", 2: "bigram", 3: "trigram"}
 
 
-def layer_table(neurons: pl.DataFrame, ngrams: pl.DataFrame) -> pl.DataFrame:
+def layer_table(neurons: pl.DataFrame, ngrams: pl.DataFrame, rules: PositionRules) -> pl.DataFrame:
     """Summarise the neurons of every layer present, and the n-grams that they detect."""
     rows = neurons.group_by("layer", maintain_order=True).agg(
         pl.len().alias("neurons"),
@@ -24,6 +26,7 @@ def layer_table(neurons: pl.DataFrame, ngrams: pl.DataFrame) -> pl.DataFrame:
         *(pl.col(f"{name}_detector").sum().alias(f"{name}_detectors") for name in DETECTED.values()),
         *(bucket for name, bounds in BUCKETS.items() for bucket in _buckets(f"{name}_95", name, bounds)),
         pl.col("position_type").count().alias("positional"),
+        serves_first_positions(rules).sum().alias("first_positions"),
         *(
             ((pl.col("position_type") == kind) & (pl.col("position_strong") == strong)).sum().alias(f"positional_{kind}_{word}")
             for kind in TYPES
@@ -35,13 +38,16 @@ def layer_table(neurons: pl.DataFrame, ngrams: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
+def bucket_columns(name: str) -> list[str]:
+    """Names of the columns of a kind of n-gram's buckets, those of the fewest n-grams first."""
+    bounds = BUCKETS[name]
+    return [*(f"{name}_{low + 1}_{high}" for low, high in itertools.pairwise(bounds)), f"{name}_over_{bounds[-1]}"]
+
+
 def _buckets(column: str, name: str, bounds: tuple[int, ...]) -> list[pl.Expr]:
-    within = [
-        ((pl.col(column) > low) & (pl.col(column) <= high), f"{name}_{low + 1}_{high}")
-        for low, high in itertools.pairwise(bounds)
-    ]
-    within.append((pl.col(column) > bounds[-1], f"{name}_over_{bounds[-1]}"))
-    return [inside.sum().alias(label) for inside, label in within]
+    within = [(pl.col(column) > low) & (pl.col(column) <= high) for low, high in itertools.pairwise(bounds)]
+    within.append(pl.col(column) > bounds[-1])
+    return [inside.sum().alias(label) for inside, label in zip(within, bucket_columns(name), strict=True)]
 
 
 def detected_over_layers(layers: pl.Series, ngrams: pl.DataFrame, n: int) -> pl.DataFrame:

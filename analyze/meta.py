@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from analyze.counts import CorpusCounts
+from analyze.positions import bias
 from analyze.task import CensusTask
 from analyze.writing import write_whole
 from corpora.sequences import Sequences
@@ -44,6 +45,7 @@ def write_meta(task: CensusTask, corpus: CorpusCounts, seconds: dict[int, float]
         "tokenizer": "tokenizer.json" if (task.out / "tokenizer.json").exists() else None,
         "thresholds": asdict(thresholds),
         "dead_bound": dead_bound(corpus.n_tokens),
+        "position_bias": bias(corpus.seen_at.sum(0)),
         "seconds": {"total": round(took, 3), "layers": {f"{layer}": round(s, 3) for layer, s in seconds.items()}},
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "git": git().splitlines(),

@@ -2,12 +2,11 @@
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Int
 
 from analyze.config import Thresholds
 from analyze.counts import CorpusCounts, LayerCounts
 from analyze.detectors import LayerDetectors
-from analyze.positions import TYPES, corrected, last_position, position_information, position_types
+from analyze.position_table import position_columns
 
 SCHEMA: dict[str, pl.DataType] = {
     "layer": pl.Int32(),
@@ -36,6 +35,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "position_type": pl.String(),
     "position_strong": pl.Boolean(),
     "last_position_95": pl.Int64(),
+    "position_domain_difference": pl.Float64(),
     "type": pl.String(),
 }
 
@@ -50,11 +50,7 @@ def neuron_table(
     n_fired, n_tokens = counts.n_fired, corpus.n_tokens
     dead = n_fired == 0
     tokens, bigrams, trigrams = found.unigrams, found.bigrams, found.trigrams
-    fired, seen = counts.fired_at.sum(0, dtype=np.int64), corpus.seen_at.sum(0)
-    information = position_information(fired, seen)
-    unbiased = corrected(information, seen)
-    kind, strong = _positional(fired, seen, unbiased > thresholds.position_mi)
-    last = last_position(fired, thresholds.coverage)
+    position = position_columns(counts.fired_at, corpus.seen_at, thresholds)
     table = pl.DataFrame(
         {
             "layer": np.full(len(n_fired), layer),
@@ -78,29 +74,11 @@ def neuron_table(
             "trigram_detector": trigrams.detector,
             "n_detected_trigrams": trigrams.detected.per_neuron(len(n_fired)),
             "trigram_support": trigrams.support,
-            "position_mi": information,
-            "position_mi_corrected": unbiased,
-            "position_type": kind,
-            "position_strong": strong,
-            "last_position_95": pl.Series(last).replace(-1, None),
+            **position.to_dict(),
         },
         schema_overrides={name: dtype for name, dtype in SCHEMA.items() if name != "type"},
     )
     return table.with_columns(_type(thresholds)).select(list(SCHEMA))
-
-
-def _positional(
-    fired: Int[np.ndarray, "place neuron"], seen: Int[np.ndarray, " place"], positional: Bool[np.ndarray, " neuron"]
-) -> tuple[list[str | None], list[bool | None]]:
-    kind: list[str | None] = [None] * len(positional)
-    strong: list[bool | None] = [None] * len(positional)
-    chosen = np.flatnonzero(positional)
-    if len(chosen):
-        used = seen > 0
-        found = position_types(fired[used][:, chosen] / seen[used][:, None], positions=len(seen))
-        for neuron, k, s in zip(chosen.tolist(), found.kind.tolist(), found.strong.tolist(), strict=True):
-            kind[neuron], strong[neuron] = TYPES[k], s
-    return kind, strong
 
 
 def _type(thresholds: Thresholds) -> pl.Expr:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from analyze.config import PositionRules
+
 TYPES = ("oscillatory", "both", "one", "other")
+SLACK = 1e-9  # a moving average that is 0.05 exactly may come out 1e-17 beside it
 
 Curves = Float[np.ndarray, "place neuron"]
 
@@ -34,10 +37,17 @@ def _terms(p: Curves, q: Float[np.ndarray, " neuron"]) -> Curves:
     return np.where(some, p * np.log(np.divide(p, q, out=np.ones_like(p), where=some), out=np.zeros_like(p), where=some), 0.0)
 
 
+def bias(seen: Int[np.ndarray, " place"]) -> float:
+    """Nats that a neuron which knows nothing of position seems to tell, because sequences are few: (places - 1) / (2 N).
+
+    Miller and Madow's; about 1 / (2 sequences).
+    """
+    return max(0, int((seen > 0).sum()) - 1) / (2 * max(1, int(seen.sum())))
+
+
 def corrected(information: Float[np.ndarray, " neuron"], seen: Int[np.ndarray, " place"]) -> Float[np.ndarray, " neuron"]:
-    """Less the bias of estimating it from few sequences, (places - 1) / (2 N); never below 0 (Miller and Madow)."""
-    total = max(1, int(seen.sum()))
-    return np.maximum(0.0, information - (int((seen > 0).sum()) - 1) / (2 * total))
+    """Less the bias; never below 0."""
+    return np.maximum(0.0, information - bias(seen))
 
 
 def last_position(fired: Int[np.ndarray, "place neuron"], coverage: int) -> Int[np.ndarray, " neuron"]:
@@ -54,44 +64,55 @@ class PositionTypes:
     strong: Bool[np.ndarray, " neuron"]
 
 
-def position_types(curves: Curves, positions: int) -> PositionTypes:
+def position_types(curves: Curves, positions: int, rules: PositionRules) -> PositionTypes:
     """Sort position curves (firing frequency at each place) into the paper's types; `positions` is the length of a sequence.
 
-    The paper draws the types; DEFINITIONS in the README's words: with `g` the curve after a centered moving average of
-    `2 * (positions // 256) + 1` places (shorter at the ends) and a run `max(2, positions // 64)` consecutive places,
+    The paper draws the types. With `g` the smoothed curve and a run enough consecutive places (both as `rules` have it),
 
     * oscillatory: g spans at least 0.5 and changes at least 3 times between a run in its lowest and one in its highest quarter;
     * both: not that, with a run at most 0.05 and a run of at least 0.95; one: exactly one of the two; other: neither.
 
     Strong: the runs are at most 0.001 and at least 0.999; for `other`, neighbouring places predict 90 % of the variance.
     """
-    run = max(2, positions // 64)
-    g = smoothed(curves, positions // 256)
-    low, high = _has_run(g <= 0.05, run), _has_run(g >= 0.95, run)
-    very_low, very_high = _has_run(g <= 0.001, run), _has_run(g >= 0.999, run)
-    kinds = (oscillates(g, run), low & high, low ^ high)
-    strengths = (very_low & very_high, very_low & very_high, very_low | very_high, thinness(curves) >= 0.9)
+    run, g = run_length(positions, rules), smoothed(curves, positions, rules)
+    low, high = has_run(g <= rules.zero + SLACK, run), has_run(g >= rules.one - SLACK, run)
+    very_low, very_high = has_run(g <= rules.strong_zero + SLACK, run), has_run(g >= rules.strong_one - SLACK, run)
+    kinds = (oscillates(g, run, rules), low & high, low ^ high)
+    thin = thinness(curves) >= rules.thin - SLACK
+    strengths = (very_low & very_high, very_low & very_high, very_low | very_high, thin)
     kind = np.select(kinds, (0, 1, 2), default=3)
     return PositionTypes(kind, np.choose(kind, strengths).astype(bool))
 
 
-def smoothed(curves: Curves, reach: int) -> Curves:
-    """Centered moving average over `reach` places on either side, fewer at the ends."""
+def run_length(positions: int, rules: PositionRules) -> int:
+    """Consecutive places that make a run."""
+    return max(rules.least_run, positions // rules.run)
+
+
+def smoothed(curves: Curves, positions: int, rules: PositionRules) -> Curves:
+    """Centered moving average of `2 * (positions // smoothing) + 1` places, fewer at the ends."""
+    reach = positions // rules.smoothing
+    return curves if reach == 0 else window_means(curves, reach, reach)
+
+
+def window_means(curves: Curves, before: int, after: int) -> Curves:
+    """Mean over every place, `before` places before it and `after` places after it; fewer at the ends."""
     places = len(curves)
     sums = np.concatenate([np.zeros((1, curves.shape[1])), np.cumsum(curves, axis=0)])
-    first = np.maximum(np.arange(places) - reach, 0)
-    last = np.minimum(np.arange(places) + reach + 1, places)
-    return curves if reach == 0 else (sums[last] - sums[first]) / (last - first)[:, None]
+    first = np.maximum(np.arange(places) - before, 0)
+    last = np.minimum(np.arange(places) + after + 1, places)
+    return np.asarray((sums[last] - sums[first]) / (last - first)[:, None])
 
 
-def oscillates(g: Curves, run: int) -> Bool[np.ndarray, " neuron"]:
-    """Whether a smoothed curve spans at least 0.5 and crosses at least 3 times between its lowest and its highest quarter."""
+def oscillates(g: Curves, run: int, rules: PositionRules) -> Bool[np.ndarray, " neuron"]:
+    """Whether a smoothed curve spans enough and crosses often enough between its lowest and its highest part."""
     least, span = g.min(0), np.ptp(g, axis=0)
-    side = _ends_run(g >= g.max(0) - 0.25 * span, run).astype(np.int8) - _ends_run(g <= least + 0.25 * span, run)
+    highest = ends_run(g >= g.max(0) - rules.outer * span - SLACK, run).astype(np.int8)
+    side = highest - ends_run(g <= least + rules.outer * span + SLACK, run)
     latest = np.maximum.accumulate(np.where(side != 0, np.arange(len(side))[:, None], -1), axis=0)
     held = np.where(latest >= 0, np.take_along_axis(side, np.maximum(latest, 0), axis=0), 0)
     changes = ((held[1:] != held[:-1]) & (held[:-1] != 0)).sum(0)
-    return np.asarray((span >= 0.5) & (changes >= 3))
+    return np.asarray((span >= rules.span - SLACK) & (changes >= rules.changes))
 
 
 def thinness(curves: Curves) -> Float[np.ndarray, " neuron"]:
@@ -101,7 +122,7 @@ def thinness(curves: Curves) -> Float[np.ndarray, " neuron"]:
     return np.asarray(1 - (2 / 3) * np.divide(residual, variance, out=np.full_like(variance, np.inf), where=variance > 0))
 
 
-def _ends_run(inside: Bool[np.ndarray, "place neuron"], run: int) -> Bool[np.ndarray, "place neuron"]:
+def ends_run(inside: Bool[np.ndarray, "place neuron"], run: int) -> Bool[np.ndarray, "place neuron"]:
     """Places that are, with the run - 1 places before them, all inside."""
     ends = np.zeros_like(inside)
     sums = np.concatenate([np.zeros((1, inside.shape[1]), np.int64), np.cumsum(inside, axis=0)])
@@ -109,5 +130,24 @@ def _ends_run(inside: Bool[np.ndarray, "place neuron"], run: int) -> Bool[np.nda
     return ends
 
 
-def _has_run(inside: Bool[np.ndarray, "place neuron"], run: int) -> Bool[np.ndarray, " neuron"]:
-    return np.asarray(_ends_run(inside, run).any(0))
+def has_run(inside: Bool[np.ndarray, "place neuron"], run: int) -> Bool[np.ndarray, " neuron"]:
+    """Whether that many consecutive places are inside."""
+    return np.asarray(ends_run(inside, run).any(0))
+
+
+def domain_difference(
+    fired: Int[np.ndarray, "domain place neuron"], seen: Int[np.ndarray, "domain place"], run: int
+) -> Float[np.ndarray, " neuron"]:
+    """Greatest difference between two domains' curves, each averaged over a run of places; NaN with fewer than two domains.
+
+    A pattern that position alone decides is the same in every domain. Over places counted in all domains that were read; averaging
+    keeps the noise of few sequences down.
+    """
+    here = seen.any(1)
+    shared = (seen[here] > 0).all(0)
+    if here.sum() < 2 or not shared.any():
+        return np.full(fired.shape[2], np.nan)
+    curves = (of_domain[shared] / stood[shared, None] for of_domain, stood in zip(fired[here], seen[here], strict=True))
+    means = np.stack([window_means(curve, 0, run - 1) for curve in curves])
+    whole = max(1, int(shared.sum()) - run + 1)  # windows at the end are shorter
+    return np.asarray(np.ptp(means[:, :whole], axis=0).max(0))

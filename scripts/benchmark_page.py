@@ -18,8 +18,8 @@ from analyze.figures import census_figures
 from analyze.report import census_page
 from analyze.writing import write_whole
 from tests.browser import chromium
-from tests.synthetic_census import WORDS, write_census
-from tests.synthetic_ngrams import with_ngrams
+from tests.synthetic_census import write_census
+from tests.synthetic_ngrams import BYTES, WORDS
 
 NEURONS, VOCABULARY = 3072, 50_272
 PLANTED = {f"{kind}_{strength}": 30 for kind in ("oscillatory", "both", "one", "other") for strength in ("strong", "weak")}
@@ -38,9 +38,9 @@ MEASURED = {
 def synthetic_page(folder: Path, layers: int) -> Path:
     """Write the census and its page."""
     census = write_census(
-        folder / "census", layers=layers, neurons=NEURONS, places=512, positional=PLANTED, dead=0.2, detectors=320
-    )
-    census = with_ngrams(census, further_words=VOCABULARY - 256 - len(WORDS))
+        folder / "census", layers=layers, neurons=NEURONS, places=512, positional=PLANTED, dead=0.2, detectors=320,
+        further_words=VOCABULARY - BYTES - len(WORDS),
+    )  # fmt: skip
     write_whole(folder / "report.html", census_page(census, census_figures(census)))
     return folder / "report.html"
 

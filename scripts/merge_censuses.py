@@ -15,6 +15,7 @@ from analyze.config import Thresholds
 from analyze.counts import Index, LayerCounts
 from analyze.merging import merged_counts, merged_index
 from analyze.meta import dead_bound
+from analyze.positions import bias
 from analyze.writing import write_whole
 from corpora.sequences import Sequences
 from errors import UserError, plainly
@@ -48,7 +49,7 @@ def merge(a: Path, b: Path, out: Path) -> None:
     whole.corpus.save(out / "corpus.safetensors")
     if (a / "tokenizer.json").exists():
         shutil.copyfile(a / "tokenizer.json", out / "tokenizer.json")
-    write_tables(out, whole, Thresholds(**metas[0]["thresholds"]))
+    write_tables(out, whole, Thresholds.of(metas[0]["thresholds"]))
     write_whole(out / "meta.json", json.dumps(_merged_meta(metas, whole, sequences, [a, b]), indent=2) + "\n")
     draw(out)
 
@@ -78,6 +79,7 @@ def _merged_meta(metas: list[dict[str, Any]], whole: Index, sequences: Sequences
         "identity": metas[0]["identity"] | {"corpus": sequences.fingerprint},
         "corpus": metas[0]["corpus"] | corpus,
         "dead_bound": dead_bound(n_tokens),
+        "position_bias": bias(whole.corpus.seen_at.sum(0)),
         "merged": [str(shard) for shard in shards],
     }
 

@@ -19,8 +19,8 @@ from analyze.folder import Census
 from analyze.report import census_page
 from analyze.writing import write_whole
 from tests.browser import MISSING, chromium
-from tests.synthetic_census import WORDS, write_census
-from tests.synthetic_ngrams import with_ngrams
+from tests.synthetic_census import write_census
+from tests.synthetic_ngrams import WORDS
 
 ABSENT = f"no {' and no '.join(MISSING)} here; on Debian: apt install chromium chromium-driver"
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=ABSENT)
@@ -29,7 +29,7 @@ PATIENCE = 60  # seconds, on a busy machine
 
 @pytest.fixture(scope="module")
 def census(tmp_path_factory: pytest.TempPathFactory) -> Census:
-    return with_ngrams(write_census(tmp_path_factory.mktemp("census") / "c", title="planted", layers=2, neurons=128))
+    return write_census(tmp_path_factory.mktemp("census") / "c", title="planted", layers=2, neurons=128)
 
 
 @pytest.fixture(scope="module")
