@@ -1,18 +1,21 @@
 """What the figures share: a figure with its caption, grids of panels, words where there is nothing to draw."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analyze.folder import Census
-from analyze.palette import FAINT, LINE_COLOURS, LINE_MARKERS, ramp
+from analyze.palette import FAINT, LINE_COLOURS, LINE_MARKERS, STYLE, ramp
 
 T = TypeVar("T")
+UNTRAINED = "untrained"
 
 
 class Captioned(NamedTuple):
@@ -26,6 +29,15 @@ def panels(rows: int, columns: int, width: float, height: float, **options: Any)
     """A figure of `rows` x `columns` axes, each about `width` x `height` inches with its labels."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def side_by_side(count: int, width: float, height: float, most: int = 4, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` axes, at most `most` in a row."""
+    columns = min(count, most)
+    figure, grid = panels(-(-count // columns), columns, width, height, **options)
+    for spare in grid.flat[count:]:
+        spare.set_axis_off()
+    return figure, list(grid.flat[:count])
 
 
 def say(axes: Axes, sentence: str) -> None:
@@ -57,12 +69,31 @@ def in_percent(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
 
 
+def layer_lines(axes: Axes, title: str, whole: bool = False) -> None:
+    """Finish axes whose lines go over the layers; `whole` for counts."""
+    axes.set_title(title)
+    axes.set_xlabel("layer")
+    from_zero(axes, max(float(np.nan_to_num(np.asarray(line.get_ydata(), dtype=float)).max()) for line in axes.get_lines()))
+    axes.grid(visible=True, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    if whole:
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
 def layer_columns(axes: Axes, layers: Sequence[int]) -> None:
     """One column per layer at 0, 1, 2 ..., labelled with the layers' own numbers, as many as fit."""
-    every = -(-len(layers) // 16)
+    every = ticks_every(axes, len(layers))
     axes.set_xticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
     axes.set_xlim(-0.6, len(layers) - 0.4)
     axes.set_xlabel("layer")
+
+
+def ticks_every(axes: Axes, layers: int) -> int:
+    """Every how many layers there is room for a number, over the whole breadth of these axes."""
+    place = axes.get_subplotspec()
+    assert place is not None and isinstance(axes.figure, Figure)
+    inches = axes.figure.get_figwidth() / place.get_geometry()[1]
+    return -(-layers // max(4, min(16, int(2.8 * inches))))
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
@@ -83,11 +114,28 @@ def labels(censuses: Sequence[Census]) -> list[str]:
 
 
 def line_styles(censuses: Sequence[Census]) -> list[dict[str, str]]:
-    """A line's colour and marker for each: a ramp for the milestones of one run, else colours far apart."""
+    """How the line of each looks: a ramp of colours for the milestones of one run, step 0 dashed; else colours far apart."""
     if is_one_run(censuses):
-        return [{"color": colour, "marker": "o"} for colour in ramp(len(censuses))]
+        colours = ramp(len(censuses))
+        return [{"color": c, "marker": "o"} | _dashes(census) for c, census in zip(colours, censuses, strict=True)]
     count = len(LINE_COLOURS)
     return [{"color": LINE_COLOURS[i % count], "marker": LINE_MARKERS[i % count]} for i in range(len(censuses))]
+
+
+def _dashes(census: Census) -> dict[str, str]:
+    return {"linestyle": "--"} if census.step == 0 else {}
+
+
+def with_untrained(censuses: Sequence[Census], null: Census | None) -> list[tuple[Census, str]]:
+    """Censuses and their labels, and the untrained model's beside them if there is one."""
+    shown = list(zip(censuses, labels(censuses), strict=True))
+    return [*shown, (null, UNTRAINED)] if null else shown
+
+
+def dashed(axes: Axes, label: str) -> None:
+    """Frame the panel of an untrained model in dashes, so that it is not taken for one that has learned."""
+    if label == UNTRAINED:
+        axes.spines[:].set(visible=True, linestyle=(0, (4, 3)), edgecolor=FAINT)
 
 
 def steps(step: int | None) -> str:
@@ -103,11 +151,23 @@ def short(number: int) -> str:
     return str(number)
 
 
-def source(censuses: Sequence[Census]) -> str:
+def printable(text: str, most: int) -> str:
+    """A token's text in at most `most` characters, those that the font lacks by number."""
+    seen = "".join(letter if ord(letter) in _glyphs() else f"\\u{ord(letter):04x}" for letter in text)
+    return seen if len(seen) <= most else seen[: most - 1] + "…"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont(str(STYLE["font.family"]))).get_charmap())
+
+
+def source(censuses: Sequence[Census], null: Census | None = None) -> str:
     """Which models read which text: the part of a caption that every figure has."""
     names = "; ".join(dict.fromkeys(_model(census) for census in censuses))
     texts = dict.fromkeys(f"{census.meta['corpus']['name']}, {census.n_tokens:,} counted tokens" for census in censuses)
-    return f"Model: {names}. Corpus: {'; '.join(texts)}."
+    beside = f" Beside it, dashed, an untrained model of {_shape(null)}: {null.title}." if null else ""
+    return f"Model: {names}. Corpus: {'; '.join(texts)}.{beside}"
 
 
 def of_all(shown: Sequence[Census], censuses: Sequence[Census]) -> str:
@@ -116,7 +176,11 @@ def of_all(shown: Sequence[Census], censuses: Sequence[Census]) -> str:
 
 
 def _model(census: Census) -> str:
-    return f"{census.run} ({census.layers.height} layers of {_neurons(census)} neurons)"
+    return f"{census.run} ({_shape(census)})"
+
+
+def _shape(census: Census) -> str:
+    return f"{census.layers.height} layers of {_neurons(census)} neurons"
 
 
 def _neurons(census: Census) -> str:

@@ -1,4 +1,8 @@
-"""tables -> figures on disk: which figures a census, a run and a comparison have, and how they are written."""
+"""tables -> figures on disk: which figures a census, a run and a comparison have, and how they are written.
+
+Names begin with the paper's number where the paper has the figure. Its Figure 6 is a schematic; ours is the numbers that it claims.
+Figure 8 sets model sizes side by side, 10 variants, 11 milestones, and 16 is the model with LayerNorm after each sub-block.
+"""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -6,39 +10,47 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analyze.drawing import Captioned, of_all, spread
+from analyze.drawing import Captioned, of_all, panels, say, source, spread
+from analyze.figures_of_detectors import trigger_suppression, what_detectors_write
+from analyze.figures_of_firing import dead_against_tokens, dead_and_frequency
+from analyze.figures_of_ngrams import detected_new, detectors, ngram_buckets
 from analyze.figures_of_position import mutual_information, position_examples, positional_neurons
+from analyze.figures_of_teams import first_positions, position_teams
 from analyze.figures_of_training import types_over_training
-from analyze.figures_of_types import (
-    dead_against_tokens,
-    dead_and_frequency,
-    detected_tokens_new,
-    token_detectors,
-    unigram_buckets,
-)
 from analyze.folder import Census
 from analyze.palette import PAPER, styled
 from analyze.writing import write_whole
 
-__all__ = [
-    "Captioned", "census_figures", "comparison_figures", "dead_against_tokens", "dead_and_frequency", "detected_tokens_new", "drawn",
-    "mutual_information", "position_examples", "positional_neurons", "run_figures", "token_detectors", "types_over_training",
-    "unigram_buckets", "write_figure", "write_figures",
-]  # fmt: skip
+__all__ = ["Captioned", "census_figures", "comparison_figures", "drawn", "run_figures", "write_figure", "write_figures"]
 PANELS = 4  # milestones or variants side by side
 
 
-def census_figures(census: Census) -> dict[str, Captioned]:
-    """The figures of one model, by file name, in the order of the page."""
+def census_figures(census: Census, null: Census | None = None) -> dict[str, Captioned]:
+    """The figures of one model, by file name, in the order of the page; `null` is a census of an untrained model of its shape."""
+    number = "figure_16" if census.post_norm else "figure_08"
     return {
-        "dead_and_frequency": dead_and_frequency([census]),
-        "positional_neurons": positional_neurons([census]),
-        "position_examples": position_examples(census),
-        "mutual_information": mutual_information([census]),
-        "token_detectors": token_detectors([census]),
-        "detected_tokens_new": detected_tokens_new([census]),
-        "unigram_buckets": unigram_buckets([census]),
+        "figure_01_dead_and_frequency": dead_and_frequency([census], null),
+        f"{number}_positional_neurons": positional_neurons([census], null=null),
+        "figure_07_position_examples": position_examples(census),
+        "figure_09_position_teams": position_teams(census),
+        "mutual_information": mutual_information([census], null),
+        "first_positions": first_positions(census),
+        **_of_ngrams([census], null),
+        "figure_05_what_detectors_write": what_detectors_write(census),
+        "figure_06_trigger_suppression": trigger_suppression([census]),
         "dead_against_tokens": dead_against_tokens(census),
+    }
+
+
+def _of_ngrams(censuses: Sequence[Census], null: Census | None) -> dict[str, Captioned]:
+    return {
+        "figure_02_tokens_that_trigger": ngram_buckets(censuses, 1, null),
+        "figure_03_token_detectors": detectors(censuses, 1, null),
+        "figure_04_detected_tokens": detected_new(censuses, 1, null),
+        "figure_12_bigrams_that_trigger": ngram_buckets(censuses, 2, null),
+        "figure_13_trigrams_that_trigger": ngram_buckets(censuses, 3, null),
+        "figure_14_trigram_detectors": detectors(censuses, 3, null),
+        "figure_15_detected_trigrams": detected_new(censuses, 3, null),
     }
 
 
@@ -46,25 +58,55 @@ def run_figures(milestones: Sequence[Census]) -> dict[str, Captioned]:
     """The figures of one run's milestones, which must be in order of their steps."""
     return {
         "types_over_training": types_over_training(milestones),
-        "positional_neurons_over_training": _milestones_side_by_side([milestones]),
-        "dead_and_frequency_over_training": dead_and_frequency(milestones),
-        "token_detectors_over_training": token_detectors(milestones),
+        "figure_11_positional_neurons_over_training": _milestones_side_by_side([milestones]),
+        "figure_01_dead_and_frequency_over_training": dead_and_frequency(milestones),
+        "figure_03_token_detectors_over_training": detectors(milestones, 1),
     }
 
 
-def comparison_figures(runs: Mapping[str, Sequence[Census]]) -> dict[str, Captioned]:
+def comparison_figures(runs: Mapping[str, Sequence[Census]], null: Census | None = None) -> dict[str, Captioned]:
     """The figures that set runs side by side: their last milestones, then their milestones."""
     last = [run[-1] for run in runs.values()]
     several = [run for run in runs.values() if len(run) > 1]
+    sizes = len({_shape(census) for census in last}) > 1
+    over = "figure_11_positional_neurons_over_training"
     figures = {
-        "positional_neurons": positional_neurons(last),
-        **({"positional_neurons_over_training": _milestones_side_by_side(several)} if several else {}),
-        "dead_and_frequency": dead_and_frequency(last),
-        "token_detectors": token_detectors(last),
-        "mutual_information": mutual_information(last),
-        **{f"position_examples_{i}": position_examples(census) for i, census in enumerate(last)},
+        f"figure_{'08' if sizes else '10'}_positional_neurons": positional_neurons(
+            *_rows(last, 1 if sizes else PANELS), null=null
+        ),
+        **({over: _milestones_side_by_side(several)} if several else {}),
+        "figure_01_dead_and_frequency": dead_and_frequency(last, null),
+        "mutual_information": mutual_information(last, null),
+        **{f"figure_07_position_examples_{i}": position_examples(census) for i, census in enumerate(last)},
+        **_of_ngrams(last, null),
+        "figure_06_trigger_suppression": trigger_suppression(last),
+        "figure_16_positional_neurons_post_norm": _of_post_norm(last),
     }
     return figures | ({"types_over_training": types_over_training(*several)} if several else {})
+
+
+def _shape(census: Census) -> tuple[int, int]:
+    """What tells sizes apart: models that differ otherwise are variants."""
+    model = census.meta["checkpoint"]["model"]
+    return model["layers"], model["neurons"]
+
+
+def _rows(censuses: Sequence[Census], most: int) -> list[Sequence[Census]]:
+    return [censuses[i : i + most] for i in range(0, len(censuses), most)]
+
+
+def _of_post_norm(censuses: Sequence[Census]) -> Captioned:
+    """Figure 16: the paper's 350m, or whichever of the models have LayerNorm where it has."""
+    if chosen := [census for census in censuses if census.post_norm]:
+        return positional_neurons(*_rows(chosen, 1))
+    return _without_post_norm(censuses)
+
+
+@styled
+def _without_post_norm(censuses: Sequence[Census]) -> Captioned:
+    figure, ((axes,),) = panels(1, 1, 7.4, 1.2)
+    say(axes, "None of these models has LayerNorm after its sub-blocks,\nas OPT-350m has, of which Figure 16 is.")
+    return Captioned(figure, f"Positional neurons of models with LayerNorm after each sub-block. {source(censuses)}")
 
 
 def _milestones_side_by_side(runs: Sequence[Sequence[Census]]) -> Captioned:

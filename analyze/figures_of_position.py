@@ -1,4 +1,4 @@
-"""neuron table and counts by position -> the paper's Figures 7, 8, 10 and 11: positional neurons."""
+"""neuron table and counts by position -> the paper's Figures 7, 8, 10, 11 and 16: positional neurons."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -9,7 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 
-from analyze.drawing import Captioned, labels, layer_columns, legend_below, panels, say, source
+from analyze.drawing import (
+    UNTRAINED,
+    Captioned,
+    dashed,
+    layer_columns,
+    legend_below,
+    panels,
+    say,
+    side_by_side,
+    source,
+    ticks_every,
+    with_untrained,
+)
 from analyze.folder import Census
 from analyze.hover import says
 from analyze.palette import FAINT, GRID, INK, PALETTE, POSITION_TYPES, POSITION_WORDS, STRENGTHS, position_colour, styled
@@ -18,23 +30,29 @@ FAINTEST = 1e-4  # nats; lower mutual information shares the lowest bin
 
 
 @styled
-def positional_neurons(*rows: Sequence[Census]) -> Captioned:
-    """Every positional neuron as a circle in its layer's column (paper, Figures 8, 10 and 11).
+def positional_neurons(*rows: Sequence[Census], null: Census | None = None) -> Captioned:
+    """Every positional neuron as a circle in its layer's column (paper, Figures 8, 10, 11 and 16).
 
-    One census, or panels side by side at one scale: variants (Figure 10), the milestones of a run (Figure 11); a row per argument.
+    One census, or panels side by side at one scale: model sizes (Figure 8), variants (Figure 10), the milestones of a run
+    (Figure 11), models with LayerNorm after each sub-block (Figure 16); a row per argument. The untrained one comes last.
     """
-    censuses = [census for row in rows for census in row]
-    columns = max(map(len, rows))
+    read = [census for row in rows for census in row]
+    named = [[(census, census.title) for census in row] for row in rows] if len(rows) > 1 else [with_untrained(rows[0], null)]
+    if null and len(rows) > 1:
+        named.append([(null, UNTRAINED)])
+    censuses = [census for row in named for census, _ in row]
+    columns = max(map(len, named))
     layers = max(census.layers.height for census in censuses)
     tallest = max((int(census.layers["positional"].max()) for census in censuses), default=0)  # type: ignore[arg-type]
     width = max(2.1, min(7.4 if columns == 1 else 4.2, 11 / columns))
     wide = _circles_side_by_side(tallest, layers, width)
-    height = min(3.4, 1.0 + ceil(max(tallest, 1) / wide) * width / (layers * (wide + 1.4)))
-    figure, grid = panels(len(rows), columns, width, max(height, 1.4))
-    for row, line in zip(rows, grid, strict=True):
-        for axes, census, label in zip(line, row, labels(row) if len(rows) == 1 else [c.title for c in row], strict=False):
+    height = min(3.4, (1.3 if len(censuses) > 1 else 1.1) + ceil(max(tallest, 1) / wide) * width / (layers * (wide + 1.4)))
+    figure, grid = panels(len(named), columns, width, max(height, 1.4))
+    for row, line in zip(named, grid, strict=True):
+        for axes, (census, label) in zip(line, row, strict=False):
             axes.set_title(label if len(censuses) > 1 else "")
             _stack(axes, census, wide, ceil(max(tallest, 1) / wide), layers)
+            dashed(axes, label)
         for axes in line[len(row) :]:
             axes.set_axis_off()
     if tallest:
@@ -42,7 +60,7 @@ def positional_neurons(*rows: Sequence[Census]) -> Captioned:
     return Captioned(
         figure,
         "Positional neurons by layer, with their number: each circle is one neuron, its colour the type of its pattern, intense for strong "
-        f"and faint for weak. {source(censuses)} Positional: more than {censuses[0].position_threshold:g} nats about position.",
+        f"and faint for weak. {source(read, null)} {_positional(read)}",
     )
 
 
@@ -51,7 +69,7 @@ def position_examples(census: Census) -> Captioned:
     """Frequency against position of the most positional neuron of each type, strong above weak (paper, Figure 7)."""
     caption = (
         "For each type the neuron that tells most about position, strong patterns above weak ones: how often it fires at each position. "
-        f"{source([census])}"
+        f"{_across_domains(census)}{source([census])} {_positional([census])}"
     )
     positional = census.neurons.filter(pl.col("position_type").is_not_null())
     if positional.is_empty():
@@ -73,14 +91,14 @@ def position_examples(census: Census) -> Captioned:
 
 
 @styled
-def mutual_information(censuses: Sequence[Census]) -> Captioned:
+def mutual_information(censuses: Sequence[Census], null: Census | None = None) -> Captioned:
     """How much the alive neurons of each layer tell about position, and where the threshold cuts (paper, section 5.1)."""
-    width = 7.4 if len(censuses) == 1 else 3.7
-    figure, grid = panels(1, len(censuses), width, 2.9, sharey=True)
-    top = max(float(census.neurons["position_mi_corrected"].max() or 0) for census in censuses)  # type: ignore[arg-type]
+    shown = with_untrained(censuses, null)
+    figure, grid = side_by_side(len(shown), 7.4 if len(shown) == 1 else 3.0, 2.9, sharey=True)
+    top = max(float(census.neurons["position_mi_corrected"].max() or 0) for census, _ in shown)  # type: ignore[arg-type]
     edges = np.linspace(np.log10(FAINTEST), np.log10(max(top * 1.2, 0.1)), 41)
-    for axes, census, label in zip(grid[0], censuses, labels(censuses), strict=True):
-        axes.set_title(label if len(censuses) > 1 else "")
+    for axes, (census, label) in zip(grid, shown, strict=True):
+        axes.set_title(label if len(shown) > 1 else "")
         for column, layer in enumerate(census.layers["layer"]):
             alive = census.neurons.filter((pl.col("layer") == layer) & ~pl.col("dead"))
             values = alive["position_mi_corrected"].to_numpy()
@@ -92,13 +110,28 @@ def mutual_information(censuses: Sequence[Census]) -> Captioned:
         axes.set_ylim(FAINTEST * 0.8, 10 ** edges[-1])
         axes.set_yticks([10.0**power for power in range(-4, ceil(edges[-1]))], minor=False)
         layer_columns(axes, census.layers["layer"].to_list())
-    grid[0, 0].set_ylabel("mutual information, nats")
+        dashed(axes, label)
+    grid[0].set_ylabel("mutual information, nats")
     return Captioned(
         figure,
         "Mutual information between firing and position, bias corrected, of the alive neurons of each layer; breadth is the logarithm of "
-        f"their number, the lowest bin holds all below {FAINTEST:g}. Dashed: the threshold of {censuses[0].position_threshold:g} nats; "
-        f"neurons above it are positional. {source(censuses)}",
+        f"their number, the lowest bin holds all below {FAINTEST:g}. Dashed line: the threshold, above which neurons are positional. "
+        f"{source(censuses, null)} {_positional(censuses)}",
     )
+
+
+def _positional(censuses: Sequence[Census]) -> str:
+    """For a caption: the threshold, and how much of mutual information is there because sequences are few."""
+    added = max(float(census.meta["position_bias"]) for census in censuses)
+    threshold = censuses[0].position_threshold
+    return f"Positional: more than {threshold:g} nats about position, less the {added:.2g} nats that so many sequences add by chance."
+
+
+def _across_domains(census: Census) -> str:
+    if not census.neurons["position_domain_difference"].count():
+        return ""
+    names = ", ".join(domain["name"] for domain in census.meta["corpus"]["domains"])
+    return f"Δ: greatest difference between its curves in the domains {names}. "
 
 
 def _circles_side_by_side(tallest: int, layers: int, width: float) -> int:
@@ -137,10 +170,10 @@ def _stack(axes: Axes, census: Census, wide: int, high: int, layers: int) -> Non
         )  # fmt: skip
     axes.set_aspect("equal", adjustable="box", anchor="S")
     layer_columns(axes, numbers)
-    every = -(-len(numbers) // 16)
+    every = ticks_every(axes, layers)
     axes.set_xticks([column * pitch for column in range(0, len(numbers), every)], [str(layer) for layer in numbers[::every]])
     axes.set_xlim(-pitch / 2, (layers - 0.5) * pitch)
-    axes.set_ylim(0, high + 1.6)
+    axes.set_ylim(0, high + (2.4 if len(numbers) > 24 else 1.6))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     if not census.layers["positional"].sum():
@@ -168,11 +201,11 @@ def _example(axes: Axes, census: Census, alike: pl.DataFrame, kind: str, strengt
         axes.text(0.5, 0.5, f"none {strength}", transform=axes.transAxes, ha="center", va="center", color=FAINT)
         axes.spines[:].set_color(GRID)
         return
-    layer, neuron, told = alike.select("layer", "neuron", "position_mi_corrected").row(0)
+    layer, neuron, told, differs = alike.select("layer", "neuron", "position_mi_corrected", "position_domain_difference").row(0)
     curve = census.position_curves(layer, [neuron])[0]
     seen = ~np.isnan(curve)
     axes.plot(np.flatnonzero(seen), curve[seen], color=position_colour(kind, strength), linewidth=1.1, url=f"#L{layer}N{neuron}")
-    axes.set_title(f"L{layer}N{neuron}, {told:.2f} nats", fontsize=7.5)
+    axes.set_title(f"L{layer}N{neuron}, {told:.2f} nats" + ("" if differs is None else f", Δ {differs:.2f}"), fontsize=7.5)
 
 
 def _mirrored_histogram(axes: Axes, layer: int, column: int, values: np.ndarray, edges: np.ndarray, threshold: float) -> None:

@@ -101,6 +101,8 @@ def _bars(axes: Axes, names: "_Names") -> list[Series]:
         series.boxes = list(chain.from_iterable(_box(_figure(axes), np.hstack(pair)) for pair in zip(*corners, strict=True)))
         if words := _SAID.get(container.patches[0]):
             series.words = [word for word, kept in zip(words, there, strict=True) if kept]
+        links = [bar.get_url() or "" for bar, kept in zip(container.patches, there, strict=True) if kept]
+        series.links = links if any(links) else []
         found.append(series)
     return found
 

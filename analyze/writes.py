@@ -36,6 +36,8 @@ class LayerWrites(Stored):
 
     top_promoted: Int32[np.ndarray, "neuron top"]  # tokens with the greatest `E @ u`, greatest first, then by id
     top_suppressed: Int32[np.ndarray, "neuron top"]  # with the least
+    promoted_by: Float32[np.ndarray, "neuron top"]  # their `E @ u`
+    suppressed_by: Float32[np.ndarray, "neuron top"]
     mean: Float32[np.ndarray, " neuron"]  # of `E @ u` over the vocabulary
     candidate_offsets: Int64[np.ndarray, " neuron_and_end"]  # neuron n's are candidate_ids[offsets[n]:offsets[n + 1]]
     candidate_ids: Int32[np.ndarray, " candidate"]
@@ -64,10 +66,14 @@ def layer_writes(
     ids = np.array([token for tokens in candidates for token in tokens], np.int32)
     matched = matched_tokens(candidates, occurrences, layer)
     asked = np.concatenate([ids[:, None], matched], axis=1)
-    promoted, suppressed, means, projections = zip(*_in_chunks(ends, fc2, offsets, asked), strict=True)
+    promoted, suppressed, promoted_by, suppressed_by, means, projections = zip(
+        *_in_chunks(ends, fc2, offsets, asked), strict=True
+    )
     return LayerWrites(
         top_promoted=np.concatenate(promoted),
         top_suppressed=np.concatenate(suppressed),
+        promoted_by=np.concatenate(promoted_by),
+        suppressed_by=np.concatenate(suppressed_by),
         mean=np.concatenate(means),
         candidate_offsets=offsets,
         candidate_ids=ids,
@@ -80,8 +86,8 @@ def _in_chunks(
     fc2: Float[Tensor, "width neuron"],
     offsets: Int64[np.ndarray, " neuron_and_end"],
     asked: Int[np.ndarray, "candidate group"],
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield the four arrays of weights in `LayerWrites` for some neurons after others."""
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield the six arrays of weights in `LayerWrites` for some neurons after others."""
     for begin in range(0, fc2.shape[1], NEURONS_AT_ONCE):
         u = fc2[:, begin : begin + NEURONS_AT_ONCE].T.to(ends.embed_tokens.weight.device)
         sizes = np.diff(offsets[begin : begin + len(u) + 1])
@@ -92,7 +98,11 @@ def _in_chunks(
         found = [_picked(effect[having], rows, tokens)]
         if ends.config.final_norm:
             found.append(_picked(effects(ends, u[having], gain=True), rows, tokens))
-        yield greatest(effect), greatest(-effect), effect.mean(1).cpu().numpy(), np.stack(found)
+        promoted, suppressed = greatest(effect), greatest(-effect)
+        added, lowered = (
+            effect.gather(1, torch.from_numpy(top).long().to(effect.device)).cpu() for top in (promoted, suppressed)
+        )
+        yield promoted, suppressed, added.numpy(), lowered.numpy(), effect.mean(1).cpu().numpy(), np.stack(found)
 
 
 def effects(ends: Decoder, u: Float[Tensor, "neuron width"], gain: bool = False) -> Float[Tensor, "neuron token"]:

@@ -9,8 +9,11 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analyze.drawing import spread
-from analyze.figures import census_figures, comparison_figures, drawn, positional_neurons, run_figures, write_figure
+from analyze.drawing import Captioned, printable, spread
+from analyze.figures import census_figures, comparison_figures, drawn, run_figures, write_figure
+from analyze.figures_of_detectors import trigger_suppression, what_detectors_write
+from analyze.figures_of_position import positional_neurons
+from analyze.figures_of_teams import first_positions, position_teams
 from analyze.folder import Census, open_census
 from analyze.palette import PALETTE, POSITION_TYPES, STRENGTHS, position_colour, ramp, with_css_variables
 from errors import UserError
@@ -19,14 +22,21 @@ from tests.synthetic_census import write_census
 
 @pytest.fixture(scope="module")
 def census(tmp_path_factory: pytest.TempPathFactory) -> Census:
-    return write_census(tmp_path_factory.mktemp("census") / "c")
+    return write_census(tmp_path_factory.mktemp("census") / "c", weights=True)
 
 
 @pytest.fixture(scope="module")
 def silent(tmp_path_factory: pytest.TempPathFactory) -> Census:
     """A model of which every neuron of layer 0 is dead, and none is positional or a detector."""
     return write_census(
-        tmp_path_factory.mktemp("census") / "s", positional={}, dead=1.0, detectors=0, layers=2, title="silent", step=None
+        tmp_path_factory.mktemp("census") / "s",
+        positional={},
+        dead=1.0,
+        detectors=0,
+        layers=2,
+        title="silent",
+        step=None,
+        weights=True,
     )
 
 
@@ -43,28 +53,145 @@ def words(figure: Figure) -> str:
     return " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
 
 
-def test_every_figure_of_a_census_has_a_caption_that_names_model_corpus_and_tokens(census: Census) -> None:
-    figures = census_figures(census)
-    assert len(figures) == 8
-    for figure, caption in figures.values():
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Census:
+    return write_census(
+        tmp_path_factory.mktemp("null") / "n", title="baseline, step 0", step=0, positional={"one_weak": 1}, detectors=0
+    )
+
+
+@pytest.fixture(scope="module")
+def post_norm(tmp_path_factory: pytest.TempPathFactory) -> Census:
+    return write_census(tmp_path_factory.mktemp("post") / "p", title="postln", step=None, layers=6, places=64, norm="post")
+
+
+@pytest.fixture(scope="module")
+def figures(census: Census) -> dict[str, Captioned]:
+    return census_figures(census)
+
+
+@pytest.fixture(scope="module")
+def beside(census: Census, untrained: Census) -> dict[str, Captioned]:
+    """The figures with an untrained model."""
+    return census_figures(census, untrained)
+
+
+@pytest.fixture(scope="module")
+def variants(run: list[Census], silent: Census) -> dict[str, Captioned]:
+    return comparison_figures({"a": run, "b": run[:2]})
+
+
+@pytest.fixture(scope="module")
+def sizes(census: Census, post_norm: Census) -> dict[str, Captioned]:
+    return comparison_figures({"a": [census], "b": [post_norm]})
+
+
+def test_the_paper_s_figures_are_all_there_by_number(
+    figures: dict[str, Captioned], variants: dict[str, Captioned], sizes: dict[str, Captioned]
+) -> None:
+    numbers = {int(name.split("_")[1]) for some in (figures, variants, sizes) for name in some if name.startswith("figure_")}
+    assert numbers == set(range(1, 17))
+
+
+def test_every_figure_has_a_caption_that_names_model_corpus_tokens_and_thresholds(
+    census: Census, figures: dict[str, Captioned]
+) -> None:
+    threshold = {
+        "08": "0.05 nats",
+        "07": "0.05 nats",
+        "09": "50%",
+        "02": "95%",
+        "03": "5 tokens",
+        "14": "50 trigrams",
+        "15": "95%",
+    }
+    for name, (figure, caption) in figures.items():
         assert "baseline" in caption and "synthetic" in caption and f"{census.n_tokens:,}" in caption
         assert drawn(figure, "png").startswith(b"\x89PNG")
+        assert threshold.get(name[7:9], "") in caption, name
 
 
 def test_an_empty_figure_says_why(silent: Census) -> None:
     figures = census_figures(silent)
-    assert "No neuron is positional" in words(figures["positional_neurons"].figure)
-    assert "No neuron is positional" in words(figures["position_examples"].figure)
-    assert "no token detector" in words(figures["token_detectors"].figure)
-    assert "No token has" in words(figures["detected_tokens_new"].figure)
+    reasons = {
+        "08_positional_neurons": "No neuron is positional",
+        "07_position_examples": "No neuron is positional",
+        "03_token_detectors": "no token detector",
+        "04_detected_tokens": "No token has",
+        "14_trigram_detectors": "no trigram detector",
+        "15_detected_trigrams": "No trigram has",
+        "05_what_detectors_write": "no token detector",
+        "06_trigger_suppression": "no token detector",
+        "09_position_teams": "No neuron is oscillatory",
+    }
+    for name, reason in reasons.items():
+        assert reason in words(figures[f"figure_{name}"].figure), name
+    assert "reaches 95% at position" in words(figures["first_positions"].figure)
     for figure, _ in figures.values():
         drawn(figure, "svg")
 
 
-def test_figures_of_runs(run: list[Census], silent: Census) -> None:
-    assert "4 of 5 milestones" in run_figures(run)["positional_neurons_over_training"].caption
-    assert "types_over_training" in comparison_figures({"a": run, "b": run[:2], "c": [silent]})
-    assert "types_over_training" not in comparison_figures({"a": run[:1], "c": [silent]})
+def test_what_is_missing_is_told_from_what_is_none(tmp_path: Path, variants: dict[str, Captioned]) -> None:
+    census = write_census(tmp_path / "w", weights=False, layers=1, neurons=32, positional={"oscillatory_weak": 3})
+    assert "weights were not at hand" in words(what_detectors_write(census).figure)
+    assert "weights were not at hand" in words(trigger_suppression([census]).figure)
+    assert "No oscillatory neuron is strong: the 3" in words(position_teams(census).figure)
+    assert "LayerNorm after" in words(variants["figure_16_positional_neurons_post_norm"].figure)
+
+
+def test_figures_of_runs(run: list[Census], variants: dict[str, Captioned], sizes: dict[str, Captioned]) -> None:
+    assert "4 of 5 milestones" in run_figures(run)["figure_11_positional_neurons_over_training"].caption
+    assert "types_over_training" in variants and "types_over_training" not in sizes
+
+
+def test_models_of_several_sizes_stand_one_below_another_and_variants_side_by_side(
+    variants: dict[str, Captioned], sizes: dict[str, Captioned]
+) -> None:
+    below = [axes.get_subplotspec().get_geometry()[:2] for axes in sizes["figure_08_positional_neurons"].figure.axes]
+    next_to = [axes.get_subplotspec().get_geometry()[:2] for axes in variants["figure_10_positional_neurons"].figure.axes]
+    assert below == [(2, 1)] * 2 and next_to == [(1, 2)] * 2
+    assert len(sizes["figure_16_positional_neurons_post_norm"].figure.axes) == 1
+
+
+def test_an_untrained_model_stands_beside_in_dashes(beside: dict[str, Captioned], figures: dict[str, Captioned]) -> None:
+    for name in ("01_dead_and_frequency", "03_token_detectors", "14_trigram_detectors"):
+        dashed = [line for line in beside[f"figure_{name}"].figure.axes[0].get_lines() if line.get_label() == "untrained"]
+        assert [line.get_linestyle() for line in dashed] == ["--"], name
+        assert "step 0" in beside[f"figure_{name}"].caption and "step 0" not in figures[f"figure_{name}"].caption
+    for name in (
+        "figure_02_tokens_that_trigger",
+        "figure_08_positional_neurons",
+        "figure_15_detected_trigrams",
+        "mutual_information",
+    ):
+        titles = [axes.get_title() for axes in beside[name].figure.axes]
+        assert titles == ["baseline, step 1000", "untrained"] and len(figures[name].figure.axes) == 1, name
+
+
+def test_the_team_of_a_layer_is_drawn_as_the_ranges_that_were_planted(tmp_path: Path) -> None:
+    census = write_census(tmp_path / "c", positional={"oscillatory_strong": 5}, layers=1, neurons=12)
+    figure, _ = position_teams(census)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()][-1] == "together" and len(axes.containers) == 6
+    row = census.layers.row(0, named=True)
+    assert f"{row['team_places']:,} of 255 positions" in axes.get_title() and row["team_neurons"] == 5
+    assert sum(bar.get_width() for bar in axes.containers[-1]) == row["team_places"]
+    assert all(bar.get_url().startswith("#L0N") for bars in axes.containers[:-1] for bar in bars)
+
+
+def test_neurons_of_the_first_positions_are_listed_and_drawn(census: Census) -> None:
+    rules = {"positions": {"first": 230, "first_firings": 30}}
+    late = Census(census.path, census.meta | {"thresholds": census.meta["thresholds"] | rules}, census.neurons, census.layers)
+    found = late.first_positions()
+    assert found.height and found["last_position_95"].max() < 230 and found["n_fired"].min() >= 30
+    assert found["n_fired"].to_list() == sorted(found["n_fired"].to_list(), reverse=True)
+    labels = [line.get_label() for line in first_positions(late).figure.axes[1].get_lines()]
+    assert str(labels[0]).startswith(f"L{found['layer'][0]}N{found['neuron'][0]}, fired ")
+
+
+def test_tokens_are_printed_in_letters_that_the_font_has() -> None:
+    assert printable("␣weather", 20) == "␣weather" and printable("\x14語", 20) == "\\u0014\\u8a9e"
+    assert printable("a" * 30, 10) == "aaaaaaaaa…"
 
 
 def test_each_positional_neuron_is_one_circle_and_circles_do_not_overlap(tmp_path: Path) -> None:

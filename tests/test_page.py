@@ -13,8 +13,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from analyze.figures_of_firing import dead_and_frequency
 from analyze.figures_of_position import positional_neurons
-from analyze.figures_of_types import dead_and_frequency
 from analyze.folder import Census
 from analyze.report import census_page
 from analyze.writing import write_whole

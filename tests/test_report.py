@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 
 from analyze.figures import census_figures, comparison_figures, drawn, run_figures
+from analyze.figures_of_firing import dead_and_frequency
+from analyze.figures_of_ngrams import ngram_buckets
 from analyze.figures_of_position import positional_neurons
-from analyze.figures_of_types import dead_and_frequency, unigram_buckets
 from analyze.findings import census_findings, comparison_findings, run_findings
 from analyze.folder import Census
 from analyze.glossary import MEANINGS
@@ -204,7 +205,7 @@ def test_figures_say_the_tables_values_where_they_stand(census: Census) -> None:
 
 
 def test_bars_answer_with_their_own_height_by_the_legends_words(census: Census) -> None:
-    figure, _ = unigram_buckets([census])
+    figure, _ = ngram_buckets([census], 1)
     drawn(figure, "svg")
     series = {one["name"]: one for one in marks(figure)[0]["series"]}
     alive = census.layers["neurons"] - census.layers["dead"]
