@@ -50,7 +50,11 @@ def analyze(config: AnalyzeConfig) -> Path:
 def censuses_of(checkpoints: list[tuple[Checkpoint, Path]], config: AnalyzeConfig, console: Console) -> list[Census]:
     """Take the censuses, and draw them; of several processes all but the first only help to take them, and `plan_only` takes none."""
     if joined().first and not config.plan_only:
-        return [census_of(checkpoint, config, out, console) for checkpoint, out in checkpoints]
+        null, censuses = open_census(Path(config.null)) if config.null else None, []
+        for checkpoint, out in checkpoints:
+            censuses.append(census_of(checkpoint, config, out, console, null))
+            null = null or (censuses[0] if censuses[0].step == 0 else None)
+        return censuses
     for checkpoint, out in checkpoints:
         take(CensusTask(checkpoint, sequences_for(checkpoint, config), out, config), console)
     return []
@@ -63,11 +67,11 @@ def _default_out(ckpt: str) -> Path:
     return Path("runs") / "census" / path.name.removesuffix(".ckpt")
 
 
-def census_of(checkpoint: Checkpoint, config: AnalyzeConfig, out: Path, console: Console) -> Census:
+def census_of(checkpoint: Checkpoint, config: AnalyzeConfig, out: Path, console: Console, null: Census | None = None) -> Census:
     """Take one census and write its figures and its page."""
     sequences = sequences_for(checkpoint, config)
     take(CensusTask(checkpoint, sequences, out, config), console)
-    census, files = draw(out)
+    census, files = draw(out, null)
     _mirror(census, config, files, console)
     dead, token, positional = (census.layers[column].sum() for column in ("dead", "token_detectors", "positional"))
     found = f"{len(census.neurons):,} neurons: {dead:,} dead, {token:,} token detectors, {positional:,} positional"
@@ -75,13 +79,27 @@ def census_of(checkpoint: Checkpoint, config: AnalyzeConfig, out: Path, console:
     return census
 
 
-def draw(out: Path) -> tuple[Census, list[Path]]:
-    """Write the figures and the page of a census folder."""
+def draw(out: Path, null: Census | None = None) -> tuple[Census, list[Path]]:
+    """Write the figures and the page of a census folder, with the census of an untrained model beside it if there is one.
+
+    Raises:
+        UserError: the untrained model has another shape.
+    """
     census = open_census(out)
-    figures = census_figures(census)
+    if null and (differs := shapes_differ(census, null)):
+        raise UserError(
+            f"null={null.path} is a census of {differs}; give one of a model of the same shape (scripts/untrained.py)."
+        )
+    figures = census_figures(census, null)
     files = write_figures(figures, out / "figures")
     write_whole(out / "report.html", census_page(census, figures))
     return census, files
+
+
+def shapes_differ(census: Census, other: Census) -> str | None:
+    """How another model's shape differs, in words; None if it does not."""
+    ours, theirs = (tuple(c.meta["checkpoint"]["model"][name] for name in ("layers", "neurons")) for c in (census, other))
+    return None if ours == theirs else f"{theirs[0]} layers of {theirs[1]} neurons, not {ours[0]} of {ours[1]}"
 
 
 def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig) -> Sequences:
@@ -114,16 +132,20 @@ def compare_milestones(censuses: list[Census], out: Path, console: Console) -> N
     )
 
 
-def compare_runs(runs: list[Path], out: Path, console: Console) -> None:
-    """Write one page that sets whole runs side by side, from the censuses of their milestones."""
-    compared = {run.name: _censuses(run) for run in runs}
-    figures = comparison_figures(compared)
+def compare(runs: list[Path], censuses: list[Path], out: Path, console: Console, null: Path | None = None) -> None:
+    """Write one page that sets whole runs, from the censuses of their milestones, and single censuses side by side."""
+    compared = {run.name: censuses_in(run) for run in runs}
+    for folder in censuses:
+        census = open_census(folder)
+        compared[census.title if census.title not in compared else f"{census.title} ({folder})"] = [census]
+    figures = comparison_figures(compared, open_census(null) if null else None)
     write_figures(figures, out / "figures")
     write_whole(out / "report.html", comparison_page(compared, figures, out))
     console.print(f"{', '.join(compared)} compared  ->  {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _censuses(run: Path) -> list[Census]:
+def censuses_in(run: Path) -> list[Census]:
+    """The censuses of a run's milestones, in order of their steps."""
     folders = sorted(meta.parent for meta in (run / "census").glob("step_*/meta.json"))
     if not folders:
         raise UserError(f"{run}/census holds no census of a milestone; run `python analyze/run.py ckpt={run}` first.")

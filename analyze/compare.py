@@ -1,4 +1,7 @@
-"""Set runs side by side on one page: python analyze/compare.py runs=[runs/demo/baseline,runs/demo/nopos] out=runs/demo"""
+"""Set models side by side on one page: python analyze/compare.py runs=[runs/demo/baseline,runs/demo/nopos] out=runs/demo
+
+Or of single checkpoints, of different sizes: python analyze/compare.py censuses=[CENSUS,CENSUS,CENSUS] out=DIR
+"""
 
 import sys
 from dataclasses import dataclass, field
@@ -11,20 +14,24 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from analyze.analysis import compare_runs
+from analyze.analysis import compare
 from errors import UserError, plainly
 
 
 @dataclass
 class CompareConfig:
-    """Which runs, and where to."""
+    """Which models, and where to."""
 
     runs: list[str] = field(default_factory=list)  # run folders whose censuses analyze/run.py has taken
+    censuses: list[str] = field(default_factory=list)  # census folders, of models of any size
+    null: str | None = None  # census of an untrained model, drawn beside
     out: str = "runs/comparison"  # folder for report.html and figures/
 
     def __post_init__(self) -> None:
-        if not self.runs:
-            raise UserError("runs= is missing: give run folders, like runs=[runs/demo/baseline,runs/demo/nopos].")
+        if not (self.runs or self.censuses):
+            raise UserError(
+                "Give runs=[RUN,RUN], folders of training runs, or censuses=[CENSUS,CENSUS], what analyze/run.py wrote."
+            )
 
 
 ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
@@ -36,7 +43,8 @@ def main(cfg: DictConfig) -> None:
     with plainly():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, CompareConfig)
-        compare_runs([Path(run) for run in config.runs], Path(config.out), Console(stderr=True))
+        runs, censuses = ([Path(folder) for folder in folders] for folders in (config.runs, config.censuses))
+        compare(runs, censuses, Path(config.out), Console(stderr=True), Path(config.null) if config.null else None)
 
 
 if __name__ == "__main__":

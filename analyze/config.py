@@ -83,6 +83,7 @@ class AnalyzeConfig:
 
     ckpt: str = ""  # HuggingFace folder or hub name, milestone, .ckpt, or run folder
     out: str | None = None  # census folder; null: RUN/census for a run folder and its milestones, else runs/census/NAME
+    null: str | None = None  # census of an untrained model of the same shape, drawn beside; null: a run's milestone at step 0
     corpus: CorpusConfig = MISSING
     split: str = "validation"  # of the corpus: validation | train
     tokens: int = 5_000_000  # positions to read, BOS included; as many whole sequences as fit

@@ -1,0 +1,52 @@
+"""Tables, figures and pages anew from stored counts, without the model: python analyze/draw.py out=runs/census/opt-125m
+
+With other thresholds: ... thresholds.position_mi=0.1. A run, or a folder of runs, is drawn whole: python analyze/draw.py out=runs/demo
+"""
+
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).parents[1])  # the repository, not this folder
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from analyze.redrawing import redraw
+from errors import UserError, plainly
+
+
+@dataclass
+class DrawConfig:
+    """What to draw."""
+
+    out: str = ""  # census folder, run folder, or folder of runs
+    thresholds: dict[str, Any] = field(default_factory=dict)  # those that change, as for analyze/run.py; the others stay
+    null: str | None = None  # census of an untrained model of the same shape, drawn beside; null: a run's milestone at step 0
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise UserError("out= is missing: give a census folder, a run folder, or a folder of runs.")
+
+
+ConfigStore.instance().store(name="draw_schema", node=DrawConfig)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="draw")
+def main(cfg: DictConfig) -> None:
+    """Compose the configuration and draw."""
+    with plainly():
+        config = OmegaConf.to_object(cfg)
+        assert isinstance(config, DrawConfig)
+        redraw(Path(config.out), config.thresholds, Path(config.null) if config.null else None, Console(stderr=True))
+
+
+if __name__ == "__main__":
+    # thresholds holds only what is given; hydra wants ++ before a name that is not there yet
+    sys.argv[1:] = [re.sub(r"^thresholds\.", "++thresholds.", argument) for argument in sys.argv[1:]]
+    with plainly():
+        main()

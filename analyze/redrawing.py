@@ -1,0 +1,62 @@
+"""Stored counts -> tables, figures and pages again, without model or text: other thresholds, or a checkpoint that is gone."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from analyze.analysis import censuses_in, compare, compare_milestones, draw
+from analyze.census_tables import write_tables
+from analyze.config import Thresholds
+from analyze.counts import Index
+from analyze.folder import Census, open_census
+from analyze.writing import write_whole
+from errors import UserError
+
+
+def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: Console) -> None:
+    """Make everything of a census, of a run's censuses, or of a folder of runs anew from counts.
+
+    `given` are thresholds that differ from those the census was last made with.
+
+    Raises:
+        UserError: nothing there has been counted, or the untrained model has another shape.
+    """
+    beside = open_census(null) if null else None
+    if (folder / "meta.json").is_file():
+        _redraw_census(folder, given, beside, console)
+        return
+    runs = [run for run in (folder, *sorted(folder.glob("*/"))) if list((run / "census").glob("step_*/meta.json"))]
+    if not runs:
+        raise UserError(f"out={folder} holds no census: neither meta.json, nor census/step_*, nor runs that hold one.")
+    for run in runs:
+        of_run = beside
+        for census in censuses_in(run):
+            drawn = _redraw_census(census.path, given, of_run, console)
+            of_run = of_run or (drawn if drawn.step == 0 else None)
+        compare_milestones(censuses_in(run), run / "census", console)
+    if folder not in runs:
+        compare(runs, [], folder, console)
+
+
+def _redraw_census(folder: Path, given: Mapping[str, Any], null: Census | None, console: Console) -> Census:
+    meta = json.loads((folder / "meta.json").read_text())
+    if "thresholds" not in meta:
+        raise UserError(f"{folder} is no finished census; the command that began it goes on.")
+    thresholds = changed(Thresholds.of(meta["thresholds"]), given)
+    write_tables(folder, Index.load(folder / "index.safetensors"), thresholds)
+    write_whole(folder / "meta.json", json.dumps(meta | {"thresholds": asdict(thresholds)}, indent=2) + "\n")
+    census, _ = draw(folder, null)
+    console.print(f"{census.title}: drawn anew  ->  {folder}", markup=False, highlight=False, soft_wrap=True)
+    return census
+
+
+def changed(thresholds: Thresholds, given: Mapping[str, Any]) -> Thresholds:
+    """Thresholds with some of them given anew; an unknown name or a value of the wrong kind is a configuration that does not compose."""
+    made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(thresholds), dict(given)))
+    assert isinstance(made, Thresholds)
+    return made
