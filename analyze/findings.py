@@ -7,15 +7,15 @@ import numpy as np
 import polars as pl
 
 from analyze.drawing import steps
+from analyze.findings_of_positions import between_domains, first_positions, teams, too_few_sequences
 from analyze.folder import Census
 from analyze.palette import POSITION_TYPES, POSITION_WORDS
-
-EARLY, OFTEN = 8, 20  # "only the first positions": places below 8, of neurons that fired at least 20 times
 
 
 def census_findings(census: Census) -> list[str]:
     """What one model's neurons are for: dead, token detectors, positional."""
-    return [_dead(census), _frequency(census), *_detectors(census), *_suppression(census), *_positional(census), *_early(census)]
+    found = [_dead(census), _frequency(census), *_detectors(census), *_suppression(census), *_positional(census)]
+    return [*found, *between_domains(census), *teams(census), *first_positions(census), *too_few_sequences(census)]
 
 
 def run_findings(milestones: Sequence[Census]) -> list[str]:
@@ -162,15 +162,6 @@ def _kinds(census: Census) -> str:
 def _with_strong(census: Census, kind: str) -> str:
     alike = census.neurons.filter(pl.col("position_type") == kind)
     return f"{alike.height:,} ({int(alike['position_strong'].sum()):,} strong)" if alike.height else "none"
-
-
-def _early(census: Census) -> list[str]:
-    early = census.neurons.filter((pl.col("last_position_95") < EARLY) & (pl.col("n_fired") >= OFTEN)).height
-    if not early:
-        return []
-    return [
-        f"{early:,} neurons, of those that fired at least {OFTEN} times, do so almost only (95%) at the first {EARLY} positions."
-    ]
 
 
 def _strongest(census: Census) -> str:

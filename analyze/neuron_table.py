@@ -28,6 +28,7 @@ NUMBERS = {  # columns in a neuron's own panel, and their words in the glossary
     "trigram_support": "trigram support",
     "position_mi_corrected": "position, nats",
     "position_mi": "uncorrected",
+    "position_domain_difference": "changes across domains",
     "last_position_95": "95% of firings up to",
     "trigger_projection": "writes on its triggers",
     "trigger_projection_centered": "centered",

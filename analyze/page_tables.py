@@ -1,9 +1,10 @@
 """layer tables and meta.json -> the static tables of a page: layers, milestones, what was counted, what words mean."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from analyze.drawing import steps
@@ -30,6 +31,10 @@ LAYER_COLUMNS = {  # heading, and its word in the glossary
         for kind in POSITION_TYPES
         for strength in STRENGTHS
     },
+    "team_neurons": ("team", "team"),
+    "team_places": ("positions it indicates", "team"),
+    "team_left_out": ("redundant", "redundant"),
+    "first_positions": ("first positions", "first positions"),
 }
 SHARES = ("dead_share", "mean_frequency_alive")
 FOOTER = (
@@ -91,11 +96,17 @@ def _facts(census: Census) -> str:
         "counted tokens": f"{census.n_tokens:,} in {corpus['sequences']:,} sequences of {corpus['context']:,}; BOS "
         + ("absent" if corpus["bos_id"] is None else f"(id {corpus['bos_id']}) not counted"),
         "dead bound": f"a neuron seen dead fires, with 95% confidence, on less than {census.meta['dead_bound']:.2e} of tokens",
-        "thresholds": ", ".join(f"{name} {value}" for name, value in census.meta["thresholds"].items()),
+        "thresholds": ", ".join(f"{name} {value}" for name, value in _flat(census.meta["thresholds"])),
         "made with": _made(census),
     }
     rows = "".join(f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>" for term, words in facts.items() if words)
     return f"<dl class=facts>{rows}</dl>"
+
+
+def _flat(settings: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings and those of groups among them by the names that commands take: positions.run."""
+    for name, value in settings.items():
+        yield from _flat(value, f"{group}{name}.") if isinstance(value, Mapping) else [(group + name, value)]
 
 
 def _made(census: Census) -> str:

@@ -239,6 +239,23 @@ def test_findings_state_the_tables_numbers(census: Census) -> None:
     assert f"L0N{best['neuron']}" in found and f"{best['position_mi_corrected']:.2f} nats" in found
 
 
+def test_findings_of_positions_state_the_tables_numbers(census: Census, tmp_path: Path) -> None:
+    found = " ".join(census_findings(census))
+    strong = census.neurons.filter(pl.col("position_strong")).sort("position_domain_difference")
+    least, most = strong["position_domain_difference"][(strong.height - 1) // 2], strong.row(-1, named=True)
+    assert f"half of the {strong.height} strong positional neurons changes by at most {least:.2f}; the one" in found
+    assert f"L{most['layer']}N{most['neuron']}, by {most['position_domain_difference']:.2f}." in found
+    team = census.layers.row(0, named=True)
+    assert f"{team['team_neurons']} neurons of layer 0, indicates {team['team_places']} of 255 positions" in found
+    assert "Only" not in found and "first 8 positions" not in found
+    asked = census.meta["thresholds"] | {"position_mi": 0.02, "positions": {"first": 240, "first_firings": 30}}
+    other = Census(census.path, census.meta | {"thresholds": asked}, census.neurons, census.layers, census.tokenizer)
+    found = " ".join(census_findings(other))
+    assert "Only 100 sequences" in found and "0.25 times the threshold of 0.02" in found
+    assert f"{other.first_positions().height} neurons, of those that fired at least 30 times" in found and "first 240" in found
+    assert "<dd>" in census_page(other, {}) and "positions.first 240" in census_page(other, {})
+
+
 def test_findings_of_runs_say_when_and_in_which(runs: dict[str, list[Census]]) -> None:
     assert any("first milestone with oscillatory neurons is step 100" in found for found in run_findings(runs["baseline"]))
     assert "No milestone up to step 1,000 has any oscillatory neuron." in run_findings(runs["nopos"])
