@@ -7,13 +7,13 @@ from rich.console import Console
 
 from analyze.census import take
 from analyze.config import AnalyzeConfig
-from analyze.evolution import evolution, transitions
+from analyze.evolution import write_evolution
 from analyze.figures import census_figures, comparison_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
 from analyze.ranks import joined
 from analyze.report import census_page, comparison_page, run_page
 from analyze.task import CensusTask
-from analyze.writing import write_table, write_whole
+from analyze.writing import write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model, check_tokenizer
 from corpora.tokenizer import id_count, open_tokenizer
 from errors import UserError
@@ -121,9 +121,8 @@ def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig) -> Sequences:
 
 
 def compare_milestones(censuses: list[Census], out: Path, console: Console) -> None:
-    """Write evolution.parquet, transitions.parquet, figures and the page of a run's milestones."""
-    for name, table in (("evolution", evolution(censuses)), ("transitions", transitions(censuses))):
-        write_table(out / f"{name}.parquet", table)
+    """Write evolution.parquet, transitions.parquet and their like, figures and the page of a run's milestones."""
+    write_evolution(censuses, out)
     figures = run_figures(censuses)
     write_figures(figures, out / "figures")
     write_whole(out / "report.html", run_page(censuses, figures, census_figures(censuses[-1]), out))

@@ -1,64 +1,33 @@
-"""Censuses of one run's milestones -> how many neurons of every type there are at each step, and which types they came from."""
+"""Histories of neurons -> the tables of a run over its steps: how many of every type, whence they came, when they became it."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from pathlib import Path
 
 import polars as pl
 
+from analyze.births import births
 from analyze.folder import Census
-
-TRANSITIONS = {
-    "from_step": pl.Int64,
-    "to_step": pl.Int64,
-    "layer": pl.Int32,
-    "from_type": pl.String,
-    "to_type": pl.String,
-    "neurons": pl.UInt32,
-}
+from analyze.history import history
+from analyze.transitions import detectors_kept, positional_transitions, transitions
+from analyze.writing import write_table
 
 
-def evolution(censuses: Sequence[Census]) -> pl.DataFrame:
+def evolution(told: pl.DataFrame) -> pl.DataFrame:
     """Neurons by step, layer and type: columns step, tokens (trained on so far), layer, type, neurons."""
-    return pl.concat(
-        census.neurons.group_by("layer", "type")
-        .agg(pl.len().alias("neurons"))
-        .sort("layer", "type")
-        .select(
-            pl.lit(census.step, pl.Int64).alias("step"),
-            pl.lit(census.meta["checkpoint"]["tokens_trained"], pl.Int64).alias("tokens"),
-            "layer",
-            "type",
-            "neurons",
-        )
-        for census in censuses
-    )
+    kinds = ["step", "tokens", "layer", "type"]
+    return told.group_by(kinds).agg(pl.len().alias("neurons")).sort(kinds)
 
 
-def transitions(censuses: Sequence[Census]) -> pl.DataFrame:
-    """Neurons by type before and after, for every two censuses in a row: each neuron is followed by its layer and number."""
-    kept = ["layer", "neuron", "type"]
-    pairs = [
-        earlier.neurons.select(kept)
-        .join(later.neurons.select(kept), on=["layer", "neuron"], suffix="_after")
-        .group_by("layer", "type", "type_after")
-        .agg(pl.len().alias("neurons"))
-        .select(
-            pl.lit(earlier.step, pl.Int64).alias("from_step"),
-            pl.lit(later.step, pl.Int64).alias("to_step"),
-            "layer",
-            pl.col("type").alias("from_type"),
-            pl.col("type_after").alias("to_type"),
-            "neurons",
-        )
-        .sort("layer", "from_type", "to_type")
-        for earlier, later in pairwise(censuses)
-    ]
-    schema = {
-        "from_step": pl.Int64,
-        "to_step": pl.Int64,
-        "layer": pl.Int32,
-        "from_type": pl.String,
-        "to_type": pl.String,
-        "neurons": pl.UInt32,
+def write_evolution(censuses: Sequence[Census], out: Path) -> pl.DataFrame:
+    """Write what is counted from the censuses of one run, as parquet files; returns its history."""
+    told = history(censuses)
+    tables = {
+        "evolution": evolution(told),
+        "transitions": transitions(told),
+        "positional_transitions": positional_transitions(told),
+        "detectors_kept": detectors_kept(told),
+        "births": births(told),
     }
-    return pl.concat(pairs) if pairs else pl.DataFrame(schema=schema)
+    for name, table in tables.items():
+        write_table(out / f"{name}.parquet", table)
+    return told
