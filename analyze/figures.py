@@ -10,14 +10,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from analyze.births import births
 from analyze.drawing import Captioned, of_all, panels, say, source, spread
 from analyze.figures_of_detectors import trigger_suppression, what_detectors_write
 from analyze.figures_of_firing import dead_against_tokens, dead_and_frequency
 from analyze.figures_of_ngrams import detected_new, detectors, ngram_buckets
 from analyze.figures_of_position import mutual_information, position_examples, positional_neurons
 from analyze.figures_of_teams import first_positions, position_teams
-from analyze.figures_of_training import types_over_training
+from analyze.figures_of_training import dead_over_training, types_over_training
+from analyze.figures_of_transitions import births_over_training, types_into_types
 from analyze.folder import Census
+from analyze.history import history
 from analyze.palette import PAPER, styled
 from analyze.writing import write_whole
 
@@ -58,6 +61,7 @@ def run_figures(milestones: Sequence[Census]) -> dict[str, Captioned]:
     """The figures of one run's milestones, which must be in order of their steps."""
     return {
         "types_over_training": types_over_training(milestones),
+        **(evolution_figures(milestones) if len(milestones) > 1 else {}),
         "figure_11_positional_neurons_over_training": _milestones_side_by_side([milestones]),
         "figure_01_dead_and_frequency_over_training": dead_and_frequency(milestones),
         "figure_03_token_detectors_over_training": detectors(milestones, 1),
@@ -82,7 +86,18 @@ def comparison_figures(runs: Mapping[str, Sequence[Census]], null: Census | None
         "figure_06_trigger_suppression": trigger_suppression(last),
         "figure_16_positional_neurons_post_norm": _of_post_norm(last),
     }
-    return figures | ({"types_over_training": types_over_training(*several)} if several else {})
+    if not several:
+        return figures
+    return figures | {"types_over_training": types_over_training(*several), "dead_over_training": dead_over_training(*several)}
+
+
+def evolution_figures(censuses: Sequence[Census]) -> dict[str, Captioned]:
+    """What follows neurons by identity through the censuses of one run, which must be in order of their steps."""
+    return {
+        "types_into_types": types_into_types(censuses),
+        "births_over_training": births_over_training(censuses, births(history(censuses))),
+        "dead_over_training": dead_over_training(censuses),
+    }
 
 
 def _shape(census: Census) -> tuple[int, int]:
