@@ -10,7 +10,8 @@ from analyze.config import AnalyzeConfig
 from analyze.evolution import write_evolution
 from analyze.figures import census_figures, comparison_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
-from analyze.ranks import joined
+from analyze.mirroring import mirror_alone, mirror_figures
+from analyze.ranks import Ranks, joined
 from analyze.report import census_page, comparison_page, run_page
 from analyze.task import CensusTask
 from analyze.writing import write_whole
@@ -19,7 +20,6 @@ from corpora.tokenizer import id_count, open_tokenizer
 from errors import UserError
 from models.checkpoint import Checkpoint
 from models.opening import open_checkpoint
-from tracking import Mirror
 
 
 def analyze(config: AnalyzeConfig) -> Path:
@@ -44,6 +44,7 @@ def analyze(config: AnalyzeConfig) -> Path:
     censuses = censuses_of([(open_checkpoint(str(folder)), out / folder.name) for folder in milestones], config, console)
     if censuses:
         compare_milestones(censuses, out, console)
+        mirror_figures(censuses[-1], config.wandb, sorted((out / "figures").glob("*.png")), console)
     return out
 
 
@@ -72,7 +73,7 @@ def census_of(checkpoint: Checkpoint, config: AnalyzeConfig, out: Path, console:
     sequences = sequences_for(checkpoint, config)
     take(CensusTask(checkpoint, sequences, out, config), console)
     census, files = draw(out, null)
-    _mirror(census, config, files, console)
+    mirror_alone(census, config.wandb, files, console)
     dead, token, positional = (census.layers[column].sum() for column in ("dead", "token_detectors", "positional"))
     found = f"{len(census.neurons):,} neurons: {dead:,} dead, {token:,} token detectors, {positional:,} positional"
     console.print(f"{census.title}: {found}  ->  {out}", markup=False, highlight=False, soft_wrap=True)
@@ -102,7 +103,7 @@ def shapes_differ(census: Census, other: Census) -> str | None:
     return None if ours == theirs else f"{theirs[0]} layers of {theirs[1]} neurons, not {ours[0]} of {ours[1]}"
 
 
-def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig) -> Sequences:
+def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig, ranks: Ranks | None = None) -> Sequences:
     """The corpus as this checkpoint reads it: its tokenizer, its context, ids that it has rows for."""
     positions = checkpoint.config.context
     context = config.context or positions
@@ -110,7 +111,7 @@ def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig) -> Sequences:
         raise UserError(f"context={context} is longer than the {positions} positions of {checkpoint.path}.")
     if checkpoint.tokenizer is not None and config.corpus.source != "tokens":  # before the corpus is tokenised with it
         check_tokenizer(id_count(open_tokenizer(checkpoint.tokenizer)), checkpoint.config.vocab_size)
-    ranks = joined()
+    ranks = joined() if ranks is None else ranks
     if not ranks.first:
         ranks.told(None)  # the first one prepares the corpus, and says so
     sequences = census_sequences(config.corpus, config.tokens, context, checkpoint.tokenizer, split=config.split, bos=config.bos)
@@ -149,15 +150,3 @@ def censuses_in(run: Path) -> list[Census]:
     if not folders:
         raise UserError(f"{run}/census holds no census of a milestone; run `python analyze/run.py ckpt={run}` first.")
     return [open_census(folder) for folder in folders]
-
-
-def _mirror(census: Census, config: AnalyzeConfig, figures: list[Path], console: Console) -> None:
-    checkpoint = census.meta["checkpoint"]
-    settings = {"checkpoint": checkpoint, "corpus": census.meta["corpus"], "thresholds": census.meta["thresholds"]}
-    mirror = Mirror(config.wandb, census.path, census.title, group=census.run, settings=settings, console=console)
-    step = {"step": checkpoint["step"] or 0, "tokens": checkpoint["tokens_trained"] or 0}
-    for row in census.layers.iter_rows(named=True):
-        layer = row.pop("layer")
-        mirror.log(step | {f"layer_{layer:03d}/{name}": value for name, value in row.items() if value is not None})
-    mirror.images([figure for figure in figures if figure.suffix == ".png"], checkpoint["step"])
-    mirror.close()

@@ -27,13 +27,13 @@ from errors import UserError
 WORTH_A_TRIAL = 200  # micro-batches through layers, from which on the time is estimated without being asked
 
 
-def take(task: CensusTask, console: Console) -> None:
-    """Count the layers that are not counted yet, then write the tables of all that are.
+def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None:
+    """Count the layers that are not counted yet, then write the tables of all that are; `ranks` are all that torchrun started.
 
     Raises:
         UserError: the folder holds counts of something else; a value is not finite; something does not fit; the disk is full.
     """
-    begun, ranks = time.time(), joined()
+    begun, ranks = time.time(), joined() if ranks is None else ranks
     if ranks.first:
         check(task)
         if not (task.sequences.ids != task.sequences.bos_id).any():

@@ -51,7 +51,7 @@ def _flows(axes: Axes, told: pl.DataFrame, moved: pl.DataFrame, steps: Sequence[
     counts = {(step, kind): 0.0 for step in steps for kind in TYPES}
     for step, kind, neurons in told.group_by("step", "type").len().rows():
         counts[step, kind] = neurons / whole
-    foot = {(step, kind): sum(counts[step, k] for k in TYPES[: TYPES.index(kind)]) for step in steps for kind in TYPES}
+    foot = {(step, kind): sum((counts[step, k] for k in TYPES[: TYPES.index(kind)]), 0.0) for step in steps for kind in TYPES}
     for place, step in enumerate(steps):
         for kind in TYPES:
             axes.bar(place, counts[step, kind], width=2 * BAR, bottom=foot[step, kind], color=TYPE_COLOURS[kind], zorder=2)

@@ -16,7 +16,7 @@ from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
 from models.opt import OPT
 from tracking import WandbConfig
-from train.config import BatchConfig, OptimizerConfig, TrainConfig, ValidationConfig
+from train.config import BatchConfig, LiveConfig, OptimizerConfig, TrainConfig, ValidationConfig
 
 SHAPE = {"layers": 3, "width": 32, "heads": 4, "neurons": 44, "context": 24, "vocab_size": 40}
 SILENT = WandbConfig(mode="disabled")
@@ -84,6 +84,7 @@ def training(corpus: CorpusConfig, runs: Path, **settings: Any) -> TrainConfig:
         "batch": BatchConfig(tokens=128, micro=4),
         "optimizer": OptimizerConfig(learning_rate=1e-2, warmup_steps=2, schedule_steps=10),
         "validation": ValidationConfig(every=4, sequences=8),
+        "live": LiveConfig(spacing="off"),
         "wandb": SILENT,
     }
     return TrainConfig(**(chosen | settings))

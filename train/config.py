@@ -12,6 +12,7 @@ from tracking import WandbConfig
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "true", "false")
+SPACINGS = ("log", "milestones", "off")
 
 
 @dataclass
@@ -65,6 +66,24 @@ class WatchConfig:
 
 
 @dataclass
+class LiveConfig:
+    """Censuses taken while the model trains, on one held-out sample."""
+
+    spacing: str = "log"  # log: at steps 1, 2, 5, 10, 20, 50 ... and milestones | milestones | off
+    steps: list[int] = field(default_factory=list)  # further steps
+    share: float = 0.02  # of the training time that all of them may take; sample and steps are chosen by it
+    tokens: int | None = None  # positions of the sample, whatever they take; null: as many as `share` allows
+
+    def __post_init__(self) -> None:
+        if self.spacing not in SPACINGS:
+            raise UserError(f"live.spacing={self.spacing!r} is none of {', '.join(SPACINGS)}.")
+        if not 0 < self.share <= 1:
+            raise UserError(f"live.share={self.share} must be a share of the training time, above 0 and at most 1, like 0.02.")
+        if self.tokens is not None and self.tokens < 1:
+            raise UserError(f"live.tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
+
+
+@dataclass
 class TrainConfig:
     """One training run."""
 
@@ -91,6 +110,7 @@ class TrainConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    live: LiveConfig = field(default_factory=LiveConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:

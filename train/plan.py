@@ -18,12 +18,14 @@ class Plan(L.Callback):
 
     def __init__(self, steps: Steps, run: Path, console: Console) -> None:
         self.steps, self.run, self.console = steps, run, console
+        self.start, self.seconds = 0, 0.0  # the step it begins at, and what it will take from there
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Print the plan. The trial leaves no trace: gradients are cleared, and dropout is seeded anew before every micro-step."""
         config, order = module.config, self.steps.order
         left = config.steps - trainer.global_step
         seconds = _micro_batch_seconds(trainer, module, self.steps.order.window(0)) * self.steps.micro_steps * left
+        self.start, self.seconds = trainer.global_step, seconds
         parameters = sum(p.numel() for p in module.model.parameters())
         milestones = sum(step >= trainer.global_step for step in config.milestones)
         disk = 4 * parameters * milestones + 2 * 12 * parameters  # float32 weights; weights and two moments, old and new

@@ -22,6 +22,7 @@ from tracking import Mirror, WandbConfig
 from train.config import TrainConfig
 from train.folder import begin, finished_steps, identity, last_checkpoint
 from train.keeping import Keeping, WholeCheckpoints
+from train.live_census import LiveCensus
 from train.metrics import Metrics
 from train.module import Training
 from train.order import Steps, TrainingOrder
@@ -67,9 +68,10 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     mirrored = config.wandb if trainer.is_global_zero else WandbConfig(mode="disabled")
     mirror = Mirror(mirrored, run, config.name, group=config.name, settings=begun_with, console=console)
     watch = Watch(run, steps)
-    keeping = Keeping(run, Metrics(run, mirror), windows, watch, throughput(config, trainer), console)
-    callbacks = [Plan(steps, run, console), watch, keeping, Stopping(keeping, console), Bar(console, keeping)]
-    trainer.callbacks += callbacks  # type: ignore[attr-defined]
+    plan, clock = Plan(steps, run, console), throughput(config, trainer)
+    live = LiveCensus(run, plan, mirror, console, clock.paused)
+    keeping = Keeping(run, Metrics(run, mirror), windows, watch, clock, console)
+    trainer.callbacks += [plan, watch, live, keeping, Stopping(keeping, console), Bar(console, keeping)]  # type: ignore[attr-defined]
     on_gpu = trainer.strategy.root_device.type == "cuda"
     loader = DataLoader(steps, batch_size=None, num_workers=config.batch.workers, pin_memory=on_gpu)
     try:

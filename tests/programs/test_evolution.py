@@ -107,5 +107,7 @@ def test_every_detector_that_keeps_its_tokens(out: Path) -> None:
             alike = [len(b & a) / len(b | a) for (b, _), a in zip(pairs, after, strict=True)]
             if pairs:
                 kept = sum(share >= 0.5 for share in alike)
-                expected.append((first, second, layer, len(pairs), sum(map(bool, after)), kept, pytest.approx(sum(alike) / len(alike))))
+                expected.append(
+                    (first, second, layer, len(pairs), sum(map(bool, after)), kept, pytest.approx(sum(alike) / len(alike)))
+                )
     assert table(out, "detectors_kept").rows() == expected

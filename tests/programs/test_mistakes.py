@@ -132,6 +132,8 @@ def test_a_trained_run_is_analysed_milestone_by_milestone(tmp_path: Path) -> Non
     assert evolution.group_by("step", "layer").agg(pl.col("neurons").sum())["neurons"].unique().to_list() == [24]
     moves = pl.read_parquet(out / "transitions.parquet")
     assert moves.group_by("from_step", "layer").agg(pl.col("neurons").sum())["neurons"].unique().to_list() == [24]
+    of_training, *of_censuses, of_figures = sorted((tmp_path / "runs" / "r" / "wandb").glob("offline-run-*"))
+    assert len(of_censuses) == 3 and len({part.name.rsplit("-", 1)[1] for part in (of_training, *of_censuses, of_figures)}) == 1
     compared = program("analyze/compare.py", "runs=[runs/r]", "out=both", cwd=tmp_path)
     assert compared.returncode == 0 and "<svg" in (tmp_path / "both" / "report.html").read_text(), compared.stderr
     ckpt = program("analyze/run.py", "ckpt=runs/r/checkpoints/last.ckpt", *corpus, "tokens=4000", "out=c", cwd=tmp_path)

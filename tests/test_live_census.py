@@ -1,0 +1,160 @@
+"""Censuses during training: they change nothing, are those of analyze/run.py, survive a kill, and fit their share."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import tiny
+import torch
+from rich.console import Console
+from test_training import Killed, kill_at, lines, weights
+
+from analyze.analysis import sequences_for
+from analyze.census import take
+from analyze.task import CensusTask
+from corpora.config import CorpusConfig
+from errors import UserError
+from models.opening import open_checkpoint
+from train.config import LiveConfig
+from train.folder import last_checkpoint
+from train.live_census import affordable, census_steps
+from train.training import train
+
+LIVE = LiveConfig(tokens=800)
+TABLES = ("evolution", "transitions", "positional_transitions", "detectors_kept", "births")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
+    return tiny.text_corpus(tmp_path_factory.mktemp("corpus") / "text")
+
+
+@pytest.fixture(scope="module")
+def watched(corpus: CorpusConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps with live censuses."""
+    return train(tiny.training(corpus, tmp_path_factory.mktemp("watched"), live=LIVE), [])
+
+
+def counted(run: Path) -> dict[str, bytes]:
+    """What the live censuses counted, byte for byte."""
+    return {str(file.relative_to(run)): file.read_bytes() for file in sorted(run.glob("live/step_*/*/*.safetensors"))}
+
+
+def test_a_run_that_is_watched_is_the_run_that_is_not(corpus: CorpusConfig, watched: Path, tmp_path: Path) -> None:
+    alone = train(tiny.training(corpus, tmp_path), [])
+    for step in (0, 3, 6):
+        ours, theirs = weights(watched, step), weights(alone, step)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert lines(watched) == lines(alone)
+    ours, theirs = (
+        torch.load(last_checkpoint(run), weights_only=True)["optimizer_states"][0]["state"] for run in (watched, alone)
+    )
+    assert all(torch.equal(ours[i][name], theirs[i][name]) for i in theirs for name in ("exp_avg", "exp_avg_sq"))
+
+
+def test_random_numbers_mode_and_gradients_are_left_alone(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def state(module: torch.nn.Module) -> tuple:
+        grads = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
+        return torch.get_rng_state().tolist(), module.training, grads, [p._version for p in module.parameters()]
+
+    def spying(self, module, *arguments):
+        for p in module.parameters():
+            p.grad = torch.ones_like(p)
+        before = state(module)
+        found = census(self, module, *arguments)
+        after = state(module)
+        seen.append(before[:2] == after[:2] and before[3] == after[3] and all(map(torch.equal, before[2], after[2])))
+        module.zero_grad(set_to_none=True)
+        return found
+
+    from train.live_census import LiveCensus
+
+    census = LiveCensus._take_if_due
+    monkeypatch.setattr(LiveCensus, "_take_if_due", spying)
+    train(tiny.training(corpus, tmp_path, live=LIVE), [])
+    assert len(seen) == 7 and all(seen)
+
+
+def test_a_live_census_is_that_of_the_milestone(corpus: CorpusConfig, watched: Path, tmp_path: Path) -> None:
+    assert [int(folder.name[5:]) for folder in sorted((watched / "live").glob("step_*"))] == [0, 1, 2, 3, 5, 6]
+    for step in (0, 3, 6):
+        name = f"step_{step:09d}"
+        checkpoint = open_checkpoint(str(watched / "milestones" / name))
+        config = tiny.analysis(watched / "milestones" / name, corpus, tmp_path / name, tokens=800)
+        take(CensusTask(checkpoint, sequences_for(checkpoint, config), tmp_path / name, config), Console(quiet=True))
+        for table in ("neurons", "ngrams", "layers"):
+            ours, theirs = (pl.read_parquet(folder / name / f"{table}.parquet") for folder in (watched / "live", tmp_path))
+            assert ours.equals(theirs), (step, table)
+        live, after = (json.loads((folder / name / "meta.json").read_text()) for folder in (watched / "live", tmp_path))
+        assert live["corpus"] == after["corpus"]
+        assert live["checkpoint"] | {"path": ""} == after["checkpoint"] | {"path": ""}
+
+
+@pytest.mark.parametrize("at", [4, 5])
+def test_evolution_after_a_kill_is_that_of_the_run_without(at: int, corpus: CorpusConfig, watched: Path, tmp_path: Path) -> None:
+    """Killed after the census of step 5, with step 2 or 4 on disk: censuses of later steps are taken again."""
+    config = tiny.training(corpus, tmp_path, live=LIVE, checkpoint_every=2, milestones=[0, 3, 6] if at == 5 else [0, 6])
+    whole = watched if at == 5 else train(tiny.training(corpus, tmp_path / "whole", live=LIVE, milestones=[0, 6]), [])
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(at, patch)
+        train(config, [])
+    run = train(config, [])
+    assert counted(run) == counted(whole) and len(counted(run)) > 5
+    for name in TABLES:
+        ours, theirs = (pl.read_parquet(folder / "live" / f"{name}.parquet") for folder in (run, whole))
+        assert ours.equals(theirs), name
+    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_census_that_fails_stops_nothing(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr("train.live_census.take", full)
+    run = train(tiny.training(corpus, tmp_path, live=LIVE), [])
+    assert lines(run)[-1]["step"] == 6 and "no live census at step 5: the disk is full" in capfd.readouterr().err
+
+
+def test_another_sample_is_refused(corpus: CorpusConfig, tmp_path: Path) -> None:
+    train(tiny.training(corpus, tmp_path, steps=3, milestones=[3], live=LIVE), [])
+    with pytest.raises(UserError, match=r"live\.tokens=160, but .* was begun with 800"):
+        train(tiny.training(corpus, tmp_path, live=LiveConfig(tokens=160)), [])
+
+
+def test_steps_of_a_run() -> None:
+    config = tiny.training(CorpusConfig(name="x", source="local"), Path("runs"), steps=300, milestones=[0, 100, 250])
+    config.live = LiveConfig()
+    assert census_steps(config) == [0, 1, 2, 5, 10, 20, 50, 100, 200, 250]
+    config.live = LiveConfig(spacing="milestones", steps=[7, 400])
+    assert census_steps(config) == [0, 7, 100, 250]
+    config.live = LiveConfig(spacing="off", steps=[7])
+    assert census_steps(config) == []
+
+
+def test_what_the_share_affords() -> None:
+    steps = list(range(10))
+    assert affordable(steps, 100.0, 2.0, 8192) == (5 * 8192, steps)
+    assert affordable(steps, 1e9, 2.0, 8192) == (122 * 8192, steps)  # about a million
+    assert affordable(steps, 19.0, 2.0, 8192) == (8192, [0, 1, 2, 3, 4, 6, 7, 8, 9])
+    assert affordable(steps, 6.0, 2.0, 8192) == (8192, [0, 4, 9])
+    assert affordable(steps, 1.9, 2.0, 8192) == (8192, [])
+    assert affordable(steps, -1.0, 2.0, 8192) == (8192, [])
+
+
+def test_the_sample_fits_the_share_and_is_recorded(
+    corpus: CorpusConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    none = train(tiny.training(corpus, tmp_path, name="none", live=LiveConfig(share=1e-9)), [])
+    assert not list((none / "live").glob("step_*")) and json.loads((none / "live" / "sample.json").read_text())["steps"] == []
+    assert "at 0 of 6 steps" in capfd.readouterr().err
+    some = train(tiny.training(corpus, tmp_path, name="some", live=LIVE), [])
+    sample = json.loads((some / "live" / "sample.json").read_text())
+    assert sample["tokens"] == 800 and set(sample["seconds"]) == {*map(str, (0, 1, 2, 3, 5, 6)), "evolution"}
+    assert "6 live censuses of 800 tokens took" in capfd.readouterr().err

@@ -1,0 +1,161 @@
+"""wandb: what is sent can be read back whole; broken networks and broken installations change nothing in a run."""
+
+import json
+import socket
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tiny
+from matplotlib.figure import Figure
+from rich.console import Console
+from test_training import lines
+
+from analyze.analysis import sequences_for
+from analyze.census import take
+from analyze.figures import write_figure
+from analyze.folder import open_census
+from analyze.mirroring import census_scalars, mirror_alone
+from analyze.task import CensusTask
+from corpora.config import CorpusConfig
+from models.opening import open_checkpoint
+from tracking import Mirror, WandbConfig, run_id
+from train.config import LiveConfig
+from train.training import train
+
+OFFLINE = WandbConfig(mode="offline")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
+    return tiny.text_corpus(tmp_path_factory.mktemp("corpus") / "text")
+
+
+def parts(run: Path) -> list[Path]:
+    return sorted((run / "wandb").glob("offline-run-*"))
+
+
+@cache
+def records(part: Path) -> list[dict]:
+    """A part of a run, read back by wandb's own reader."""
+    reader = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(next(part.glob("*.wandb")))]
+    done = subprocess.run(reader, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def rows(part: Path) -> list[dict]:
+    return [record["history"]["item"] for record in records(part) if record["type"] == "history"]
+
+
+def numbers(part: Path, prefix: str) -> dict[int, dict[str, float]]:
+    """Every number behind the prefix, by our own step."""
+    found: dict[int, dict[str, float]] = {}
+    for row in rows(part):
+        here = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+        found.setdefault(row["step"], {}).update(
+            {n: v for n, v in here.items() if isinstance(v, int | float) and "figure" not in n}
+        )
+    return {step: values for step, values in found.items() if values}
+
+
+@pytest.fixture(scope="module")
+def run(corpus: CorpusConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with live censuses, one of its milestones afterwards, and one on another sample, all mirrored."""
+    runs = tmp_path_factory.mktemp("runs")
+    run = train(tiny.training(corpus, runs, milestones=[3, 6], live=LiveConfig("milestones", tokens=800), wandb=OFFLINE), [])
+    picture = runs / "a_figure.png"
+    write_figure(Figure(figsize=(1, 1)), "", runs, picture.stem)
+    for folder, step, tokens in (("census/step_000000003", 3, 1600), ("census/step_000000006", 6, 1600), ("small", 6, 400)):
+        config = tiny.analysis(run / "milestones" / f"step_{step:09d}", corpus, run / folder, tokens=tokens)
+        checkpoint = open_checkpoint(config.ckpt)
+        take(CensusTask(checkpoint, sequences_for(checkpoint, config), run / folder, config), Console(quiet=True))
+        mirror_alone(open_census(run / folder), OFFLINE, [picture], Console(quiet=True))
+    return run
+
+
+def test_wandb_holds_every_number_of_every_census_with_its_step(run: Path) -> None:
+    by_prefix = {"live/": parts(run)[:1], "census/": parts(run)[1:3], "small/": parts(run)[3:]}
+    for prefix, of in by_prefix.items():
+        held: dict[int, dict[str, float]] = {}
+        for part in of:
+            for step, values in numbers(part, prefix).items():
+                held.setdefault(step, {}).update(values)
+        for step, folder in {"small/": {6: "small"}}.get(prefix, {s: f"{prefix}step_{s:09d}" for s in (3, 6)}).items():
+            census = open_census(run / folder)
+            expected = census_scalars(census) | {"n_tokens": census.n_tokens, "dead_bound": census.meta["dead_bound"]}
+            assert held[step] == pytest.approx(expected), (prefix, step)
+            assert expected["type/dead"] == census.neurons["dead"].sum() and "layer_001/type/other" in expected
+        assert set(held) == ({6} if prefix == "small/" else {3, 6})
+
+
+def test_all_of_a_run_is_one_run_on_our_own_axes(run: Path) -> None:
+    known = run_id(run)
+    for part in parts(run):
+        told = records(part)
+        assert {record["run"]["run_id"] for record in told if record["type"] == "run"} == {known}
+        axes = [record["metric"] for record in told if record["type"] == "metric"]
+        assert {axis.get("name") for axis in axes} >= {"step", "tokens"} and {axis.get("step_metric") for axis in axes} >= {
+            "step"
+        }
+        assert all({"step", "tokens"} <= set(row) for row in rows(part))
+    assert len(parts(run)) == 4
+
+
+def test_wandb_holds_metrics_jsonl(run: Path) -> None:
+    told = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    held = {row["step"]: row for row in rows(parts(run)[0]) if "loss" in row}
+    assert [line["step"] for line in told] == sorted(held) == [1, 2, 3, 4, 5, 6]
+    for line in told:
+        assert {name: held[line["step"]][name] for name in line if name != "time"} == {
+            k: v for k, v in line.items() if k != "time"
+        }
+
+
+def test_figures_and_tables_are_there(run: Path) -> None:
+    assert any(name.startswith("census/figures/a_figure") for row in rows(parts(run)[1]) for name in row)
+
+
+@pytest.fixture
+def deaf() -> socket.socket:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("network", ["refused", "deaf"])
+def test_a_broken_network_changes_nothing(
+    network: str, deaf: socket.socket, corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends while the sender still waits for its first answer; all that was to be sent is on disk."""
+    port = deaf.getsockname()[1] if network == "deaf" else 9
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr("tracking.GRACE", 1)
+    live = LiveConfig("milestones", tokens=800)
+    broken = train(tiny.training(corpus, tmp_path, name="broken", live=live, wandb=WandbConfig(mode="online")), [])
+    assert lines(broken) == lines(train(tiny.training(corpus, tmp_path, name="whole", live=live), []))
+    (part,) = parts(broken)
+    assert set(numbers(part, "live/")) == {0, 3, 6} and {row["step"] for row in rows(part) if "loss" in row} == {1, 2, 3, 4, 5, 6}
+
+
+def test_a_broken_wandb_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    import wandb
+
+    def broken(**_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    mirror = Mirror(OFFLINE, tmp_path, "n", "g", {}, Console(stderr=True))
+    mirror.log({"step": 1})
+    mirror.close()
+    assert "wandb is left out from here on: no space left" in capfd.readouterr().err
+
+
+def test_parts_that_begin_together_have_folders_of_their_own(tmp_path: Path) -> None:
+    for _ in range(2):
+        mirror = Mirror(OFFLINE, tmp_path, "n", "g", {}, Console(quiet=True))
+        mirror.log({"step": 1, "tokens": 2})
+        mirror.close()
+    assert len(parts(tmp_path)) == 2 and all([row["step"] for row in rows(part)] == [1] for part in parts(tmp_path))
