@@ -8,11 +8,11 @@ from rich.console import Console
 from analyze.census import take
 from analyze.config import AnalyzeConfig
 from analyze.evolution import write_evolution
-from analyze.figures import census_figures, comparison_figures, run_figures, write_figures
+from analyze.figures import census_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
 from analyze.mirroring import mirror_alone, mirror_figures
 from analyze.ranks import Ranks, joined
-from analyze.report import census_page, comparison_page, run_page
+from analyze.report import census_page, run_page
 from analyze.task import CensusTask
 from analyze.writing import write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model, check_tokenizer
@@ -130,23 +130,3 @@ def compare_milestones(censuses: list[Census], out: Path, console: Console) -> N
     console.print(
         f"{len(censuses)} milestones compared  ->  {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True
     )
-
-
-def compare(runs: list[Path], censuses: list[Path], out: Path, console: Console, null: Path | None = None) -> None:
-    """Write one page that sets whole runs, from the censuses of their milestones, and single censuses side by side."""
-    compared = {run.name: censuses_in(run) for run in runs}
-    for folder in censuses:
-        census = open_census(folder)
-        compared[census.title if census.title not in compared else f"{census.title} ({folder})"] = [census]
-    figures = comparison_figures(compared, open_census(null) if null else None)
-    write_figures(figures, out / "figures")
-    write_whole(out / "report.html", comparison_page(compared, figures, out))
-    console.print(f"{', '.join(compared)} compared  ->  {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-
-
-def censuses_in(run: Path) -> list[Census]:
-    """The censuses of a run's milestones, in order of their steps."""
-    folders = sorted(meta.parent for meta in (run / "census").glob("step_*/meta.json"))
-    if not folders:
-        raise UserError(f"{run}/census holds no census of a milestone; run `python analyze/run.py ckpt={run}` first.")
-    return [open_census(folder) for folder in folders]

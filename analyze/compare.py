@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from analyze.analysis import compare
+from analyze.comparing import compare
 from errors import UserError, plainly
 
 
@@ -22,7 +22,7 @@ from errors import UserError, plainly
 class CompareConfig:
     """Which models, and where to."""
 
-    runs: list[str] = field(default_factory=list)  # run folders whose censuses analyze/run.py has taken
+    runs: list[str] = field(default_factory=list)  # run folders with censuses, of analyze/run.py or live; or folders of such runs
     censuses: list[str] = field(default_factory=list)  # census folders, of models of any size
     null: str | None = None  # census of an untrained model, drawn beside
     out: str = "runs/comparison"  # folder for report.html and figures/

@@ -9,8 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from analyze.analysis import censuses_in, compare, compare_milestones, draw
+from analyze.analysis import compare_milestones, draw
 from analyze.census_tables import write_tables
+from analyze.comparing import censuses_in, compare
 from analyze.config import Thresholds
 from analyze.counts import Index
 from analyze.folder import Census, open_census

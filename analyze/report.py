@@ -43,13 +43,25 @@ def run_page(milestones: Sequence[Census], over_training: Figures, of_last: Figu
     return _page(last.run, summary(last), body + _neurons(last) + layers([last]) + source([last]))
 
 
-def comparison_page(runs: Mapping[str, Sequence[Census]], figures: Figures, folder: Path) -> str:
-    """The page that sets runs beside each other: the answer in numbers, figures, their milestones' pages, layers."""
+def comparison_page(
+    runs: Mapping[str, Sequence[Census]],
+    figures: Figures,
+    folder: Path,
+    over_seeds: Sequence[str] = (),
+    further: Mapping[str, Sequence[Census]] | None = None,
+) -> str:
+    """The page that sets runs beside each other: the answer in numbers, figures, their milestones' pages, layers.
+
+    `over_seeds` says how variants differ; `further` runs are of other seeds, and only their milestones are listed.
+    """
+    every = {**runs, **(further or {})}
     last = [run[-1] for run in runs.values()]
-    title = " and ".join(runs) if len(runs) < 4 else f"{len(runs)} runs"
-    body = _section("Findings", _list(comparison_findings(runs))) + _section("Figures", _drawn(figures, links=False))
-    pages = "".join(f"<h3>{escape(name)}</h3>{milestones_table(run, folder)}" for name, run in runs.items())
-    return _page(title, f"{len(runs)} runs compared.", body + _section("Milestones", pages) + layers(last) + source(last))
+    title = " and ".join(every) if len(every) < 4 else f"{len(every)} runs"
+    body = _section("Variants", _list(over_seeds)) if over_seeds else ""
+    body += _section("Findings", _list(comparison_findings(runs))) + _section("Figures", _drawn(figures, links=False))
+    pages = "".join(f"<h3>{escape(name)}</h3>{milestones_table(run, folder)}" for name, run in every.items())
+    drawn = f"{len(every)} runs compared" + ("; of each variant one seed is drawn." if further else ".")
+    return _page(title, drawn, body + _section("Milestones", pages) + layers(last) + source(last))
 
 
 def summary(census: Census) -> str:

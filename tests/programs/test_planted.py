@@ -15,7 +15,8 @@ import tiny
 from planted_model import PLACES, PLANTED, planted_ids, planted_model
 from rich.console import Console
 
-from analyze.analysis import compare, draw
+from analyze.analysis import draw
+from analyze.comparing import compare
 from analyze.folder import open_census
 from analyze.redrawing import redraw
 from errors import UserError

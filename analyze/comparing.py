@@ -1,0 +1,70 @@
+"""Censuses of several runs -> one page that sets them side by side, and the tables of their variants."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from analyze.comparison import Variant, differences, measured, onsets, over_seeds, run_folders, variants
+from analyze.drawing import Captioned
+from analyze.figures import comparison_figures, write_figures
+from analyze.figures_of_comparison import variants_by_layer, variants_over_training
+from analyze.findings_of_comparison import variant_findings
+from analyze.folder import Census, open_census
+from analyze.report import comparison_page
+from analyze.writing import write_table, write_whole
+from errors import UserError
+
+
+def compare(runs: list[Path], censuses: list[Path], out: Path, console: Console, null: Path | None = None) -> None:
+    """Write one page that sets whole runs, from the censuses of their milestones, and single censuses side by side.
+
+    A folder of runs stands for all of them. Of runs that differ by their seed alone one is drawn; their spread is in the findings.
+    """
+    folders = {run: censuses_in(run) for run in run_folders(runs)}
+    found = variants(folders)
+    names = _names(folders)
+    every = {names[run]: taken for run, taken in folders.items()}
+    for folder in censuses:
+        census = open_census(folder)
+        every[census.title if census.title not in every else f"{census.title} ({folder})"] = [census]
+    further = {name: taken for name, taken in every.items() if any(taken is run for variant in found for run in variant.runs[1:])}
+    shown = {name: taken for name, taken in every.items() if name not in further}
+    of_variants, told = compare_variants(found, out) if found else ({}, [])
+    figures = of_variants | comparison_figures(shown, open_census(null) if null else None)
+    write_figures(figures, out / "figures")
+    write_whole(out / "report.html", comparison_page(shown, figures, out, told, further))
+    console.print(f"{', '.join(every)} compared  ->  {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def compare_variants(found: Sequence[Variant], out: Path) -> tuple[dict[str, Captioned], list[str]]:
+    """Write variants.parquet, onsets.parquet and differences.parquet; returns figures and findings."""
+    values = measured(found)
+    spread = over_seeds(values)
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(out / "variants.parquet", spread)
+    write_table(out / "differences.parquet", differences(found, spread))
+    write_table(out / "onsets.parquet", onsets(found, values, "positional"))
+    figures = {"variants_by_layer": variants_by_layer(found, spread)}
+    if any(len(run) > 1 for variant in found for run in variant.runs):
+        figures["variants_over_training"] = variants_over_training(found, spread)
+    return figures, variant_findings(found, values, spread)
+
+
+def censuses_in(run: Path) -> list[Census]:
+    """The censuses of a run's milestones, or else those taken while it trained, in order of their steps.
+
+    Raises:
+        UserError: there is none.
+    """
+    taken = [sorted(meta.parent for meta in (run / where).glob("step_*/meta.json")) for where in ("census", "live")]
+    folders = taken[0] or taken[1]
+    if not folders:
+        raise UserError(f"{run}/census holds no census of a milestone; run `python analyze/run.py ckpt={run}` first.")
+    return [open_census(folder) for folder in folders]
+
+
+def _names(folders: Mapping[Path, Sequence[Census]]) -> dict[Path, str]:
+    """The runs' own names, or their paths where two have the same."""
+    names = [run.name for run in folders]
+    return {run: run.name if names.count(run.name) == 1 else str(run) for run in folders}

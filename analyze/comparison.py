@@ -1,0 +1,160 @@
+"""Censuses of several runs -> variants: runs that differ by their seed alone, their mean and spread, and how variants differ."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from omegaconf import OmegaConf
+
+from analyze.folder import Census
+from errors import UserError
+from tracking import without_seed
+
+QUANTITIES = {  # name: how many of a layer's neurons
+    "dead": pl.col("dead").sum(),
+    "token_detectors": pl.col("token_detector").sum(),
+    "positional": pl.col("position_type").count(),
+    "oscillatory": (pl.col("position_type") == "oscillatory").sum(),
+}
+MADE_BY = ("model", "optimizer", "steps", "precision")  # with corpus and tokens per step: what makes a variant, the seed aside
+
+
+@dataclass
+class Variant:
+    """Runs that differ by their seed alone; each a sequence of censuses in order of their steps."""
+
+    name: str
+    runs: list[Sequence[Census]]
+
+    @property
+    def seeds(self) -> str:
+        """How many runs there are, in words."""
+        return "1 seed" if len(self.runs) == 1 else f"{len(self.runs)} seeds"
+
+
+def run_folders(given: Sequence[Path]) -> list[Path]:
+    """The run folders among and directly in the given ones: the folder of a sweep stands for its runs.
+
+    Raises:
+        UserError: a folder is no run and holds none.
+    """
+    found: list[Path] = []
+    for folder in given:
+        runs = [folder] if _is_run(folder) else sorted(run for run in folder.glob("*") if _is_run(run))
+        if not runs:
+            raise UserError(f"runs={folder} is no run folder and holds none; a run has milestones/, and census/ or live/.")
+        found += runs
+    return list(dict.fromkeys(found))
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in ("milestones", "census", "live"))
+
+
+def variants(runs: Mapping[Path, Sequence[Census]]) -> list[Variant]:
+    """Group run folders by what they were made from, in the order they were given."""
+    groups: dict[str, list[Path]] = {}
+    for run in runs:
+        groups.setdefault(_made_by(run), []).append(run)
+    names = [_name(group) for group in groups.values()]
+    unique = [name if names.count(name) == 1 else group[0].name for name, group in zip(names, groups.values(), strict=True)]
+    return [Variant(name, [runs[run] for run in group]) for name, group in zip(unique, groups.values(), strict=True)]
+
+
+def _made_by(run: Path) -> str:
+    """A run's settings without its seed, as text; without a configuration it is a group of its own."""
+    if not (run / "config.yaml").is_file():
+        return str(run)
+    config: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    chosen = {name: config.get(name) for name in MADE_BY} | {"batch.tokens": config.get("batch", {}).get("tokens")}
+    chosen["corpus"] = {name: value for name, value in config.get("corpus", {}).items() if name != "store"}
+    return json.dumps(chosen, sort_keys=True)
+
+
+def _name(group: Sequence[Path]) -> str:
+    """What the names of the runs have in common, without the seed."""
+    return without_seed(group[0].name)
+
+
+def measured(found: Sequence[Variant]) -> pl.DataFrame:
+    """Every quantity of every run: variant, run (its number), step, layer (null: all together), quantity, value, neurons."""
+    tables = []
+    for variant in found:
+        for number, run in enumerate(variant.runs):
+            for census in run:
+                of_layers = census.neurons.group_by("layer").agg(pl.len().alias("neurons"), *_named())
+                whole = census.neurons.select(pl.lit(None, pl.Int32).alias("layer"), pl.len().alias("neurons"), *_named())
+                place = [
+                    pl.lit(variant.name).alias("variant"),
+                    pl.lit(number).alias("run"),
+                    pl.lit(census.step, pl.Int64).alias("step"),
+                ]
+                both = pl.concat([of_layers.sort("layer"), whole.head(1)], how="vertical_relaxed")
+                tables.append(both.select(*place, pl.all()))
+    wide = pl.concat(tables)
+    return wide.unpivot(list(QUANTITIES), index=["variant", "run", "step", "layer", "neurons"], variable_name="quantity")
+
+
+def _named() -> list[pl.Expr]:
+    return [count.cast(pl.Int64).alias(name) for name, count in QUANTITIES.items()]
+
+
+def over_seeds(values: pl.DataFrame) -> pl.DataFrame:
+    """Mean and spread: variant, step, layer, quantity, runs, mean, spread (standard deviation; null of one run), least, greatest."""
+    kinds = ["variant", "step", "layer", "quantity"]
+    return values.group_by(kinds, maintain_order=True).agg(
+        pl.len().alias("runs"),
+        pl.col("value").mean().alias("mean"),
+        pl.col("value").std().alias("spread"),
+        pl.col("value").min().alias("least"),
+        pl.col("value").max().alias("greatest"),
+    )
+
+
+def onsets(found: Sequence[Variant], values: pl.DataFrame, quantity: str) -> pl.DataFrame:
+    """The step from which on a layer always has such neurons: variant, run, layer, step; null for a layer that has none at the end."""
+    rows = values.filter((pl.col("quantity") == quantity) & pl.col("layer").is_not_null()).sort("step")
+    without = pl.col("step").filter(pl.col("value") == 0).max()
+    with_some = pl.col("step").filter((pl.col("value") > 0) & (pl.col("step") > without.fill_null(-1))).min()
+    order = pl.Enum([variant.name for variant in found])
+    first = rows.group_by("variant", "run", "layer").agg(with_some.alias("step"))
+    return first.sort(pl.col("variant").cast(order), "run", "layer")
+
+
+def differences(found: Sequence[Variant], spread: pl.DataFrame) -> pl.DataFrame:
+    """Of every two variants at the last step both have, all layers together: quantity, variant, other, step, difference, and
+
+    `error`, the difference's standard error (null where a variant has one run), and `apart`: whether the runs of one are all above
+    those of the other.
+    """
+    rows: list[dict[str, Any]] = []
+    of_all = spread.filter(pl.col("layer").is_null())
+    for a, b in combinations([variant.name for variant in found], 2):
+        steps = [set(of_all.filter(pl.col("variant") == name)["step"].to_list()) for name in (a, b)]
+        if not steps[0] & steps[1]:
+            continue
+        step = max(steps[0] & steps[1])
+        for quantity in QUANTITIES:
+            here = of_all.filter((pl.col("step") == step) & (pl.col("quantity") == quantity))
+            one, two = (here.row(by_predicate=pl.col("variant") == name, named=True) for name in (b, a))
+            known = one["spread"] is not None and two["spread"] is not None
+            error = (one["spread"] ** 2 / one["runs"] + two["spread"] ** 2 / two["runs"]) ** 0.5 if known else None
+            apart = one["least"] > two["greatest"] or two["least"] > one["greatest"]
+            difference = one["mean"] - two["mean"]
+            rows.append(
+                {
+                    "quantity": quantity,
+                    "variant": b,
+                    "other": a,
+                    "step": step,
+                    "difference": difference,
+                    "error": error,
+                    "apart": apart,
+                }
+            )
+    schema = {"quantity": pl.String, "variant": pl.String, "other": pl.String, "step": pl.Int64, "difference": pl.Float64}
+    return pl.DataFrame(rows, schema=schema | {"error": pl.Float64, "apart": pl.Boolean})
