@@ -11,10 +11,10 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])  # the repository, not this folder
 
+import wandb
 import wandb_workspaces.reports.v2.interface as panels
 import wandb_workspaces.workspaces as workspaces
 
-import wandb
 from analyze.palette import TYPES
 from analyze.writing import write_whole
 from errors import plainly
