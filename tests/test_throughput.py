@@ -47,7 +47,9 @@ def test_mfu_is_its_formula_s_where_a_peak_is_known(corpus: CorpusConfig, tmp_pa
     flops = with_vocabulary(config, token_store(corpus)).model.training_flops_per_token
     for line in lines(train(config, [])):
         assert line["mfu"] == pytest.approx(line["tokens_per_second"] * flops / 5e9, abs=1e-4)
-        assert line["mfu_formula"].startswith(f"tokens/s x {flops / 1e6:.1f} MFLOP ") and "1 x 0.005 TFLOP/s" in line["mfu_formula"]
+        assert (
+            line["mfu_formula"].startswith(f"tokens/s x {flops / 1e6:.1f} MFLOP ") and "1 x 0.005 TFLOP/s" in line["mfu_formula"]
+        )
     unknown = lines(train(tiny.training(corpus, tmp_path, name="unknown"), []))
     assert all(line["tokens_per_second"] > 0 and "mfu" not in line and "mfu_formula" not in line for line in unknown)
 
