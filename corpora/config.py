@@ -30,6 +30,11 @@ class CorpusConfig:
     bos_id: int = 2  # tokens: the id that opens a sequence and is not counted; the others ask their tokenizer
     seed: int = 0  # local: of the generated mathematics
 
+    @property
+    def from_hub(self) -> bool:
+        """Whether its text has to be fetched."""
+        return self.source == "openwebtext" and not self.path
+
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise UserError(f"corpus.source={self.source!r} is none of {', '.join(SOURCES)}.")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import fmean
 
 import zstandard
 from tokenizers import Tokenizer
@@ -15,8 +15,7 @@ from corpora.files import document_count, found, places
 from corpora.openwebtext import hub_listing
 from corpora.tokenising import worker_count
 
-SAMPLE_BYTES = 4_000_000  # of text from the beginning that all is judged by
-TRIAL_BYTES = 1_000_000  # of them that are tokenised, on one core
+SAMPLE_BYTES = 1_000_000  # of text from the beginning that all is judged by
 FILES_AT_ONCE = 3  # of the hub's: one read before, one read, one being fetched
 
 
@@ -41,30 +40,26 @@ def estimate(config: CorpusConfig, tokenizer: Tokenizer, width: int, sample: Seq
     text_bytes, beside = _text_bytes(config, sample)
     if not text_bytes or not sample:
         return None
-    trial, trial_bytes = 0, 0
     start = time.perf_counter()
-    for document in sample:
-        trial += 1 + len(tokenizer.encode(document.text, add_special_tokens=False).ids)
-        trial_bytes += document.n_bytes
-        if trial_bytes > TRIAL_BYTES:
-            break
+    trial = sum(1 + len(tokenizer.encode(document.text, add_special_tokens=False).ids) for document in sample)
     rate = trial / (time.perf_counter() - start)
+    trial_bytes = sum(document.n_bytes for document in sample)
     tokens = round(text_bytes * trial / max(trial_bytes, 1))
-    documents = text_bytes / mean(document.n_bytes for document in sample)
+    documents = text_bytes / fmean(document.n_bytes for document in sample)
     disk = round(tokens * width + documents * (9 + 9)) + beside  # offsets and domains twice, while the store is closed
     return Estimate(text_bytes, tokens, disk, rate, worker_count(config.workers))
 
 
 def _text_bytes(config: CorpusConfig, sample: Sequence[Document]) -> tuple[int, int]:
     """UTF-8 bytes of all text, and bytes of the hub's files that lie on this disk at a time."""
-    if config.source == "openwebtext" and not config.path:
+    if config.from_hub:
         listed = hub_listing(config)
-        whole = round(listed.documents * mean(document.n_bytes for document in sample)) if sample else 0
+        whole = round(listed.documents * fmean(document.n_bytes for document in sample)) if sample else 0
         return min(whole, config.bytes_per_domain or whole), FILES_AT_ONCE * max(file.n_bytes for file in listed.files)
     total = 0
     for domain, where in places(config).items():
         sizes = [document.n_bytes for document in sample if document.domain == domain] or [d.n_bytes for d in sample] or [0]
-        whole = sum(_text_of(path, mean(sizes)) for path in found(where))
+        whole = sum(_text_of(path, fmean(sizes)) for path in found(where))
         total += min(whole, config.bytes_per_domain or whole)
     return total, 0
 

@@ -3,16 +3,17 @@
 import json
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Thread
 
 import polars as pl
 
 from corpora.store import file_hash
 from corpora.writing import write_text
 from errors import UserError
+from network import reachable
 
 FOOTER = 1 << 20  # bytes of a parquet file's end that mostly hold its whole footer
 
@@ -48,6 +49,8 @@ def listing(repository: str, revision: str, folder: Path) -> Listing:
     """What the hub has now, or what it had when `folder` was first asked for it: a preparation stays with one commit."""
     kept = folder / "listing.json"
     if not kept.is_file():
+        if not reachable():
+            raise ConnectionError("the hub cannot be reached")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(kept, json.dumps(asdict(_listing(repository, revision)), indent=1))
     read = json.loads(kept.read_text())
@@ -97,17 +100,28 @@ def fetched(listed: Listing, folder: Path, first: int = 0) -> Iterator[Path]:
 
     A file is removed when the one after the next is asked for. What a kill leaves half fetched is gone on with.
     """
-    with ThreadPoolExecutor(1) as ahead:
-        copies = [None] * first + [ahead.submit(_fetch, listed, file, folder) for file in listed.files[first : first + 1]]
-        for number in range(first, len(listed.files)):
-            future = copies[number]
-            assert future is not None
-            copy = future.result()
-            copies += [ahead.submit(_fetch, listed, file, folder) for file in listed.files[number + 1 : number + 2]]
-            yield copy
-            if number > first:
-                with suppress(FileNotFoundError):
-                    (folder / listed.files[number - 1].name).unlink()
+    files = listed.files[first:]
+    coming = [_coming(listed, file, folder) for file in files[:1]]
+    for number in range(len(files)):
+        copy = coming.pop().result()
+        coming = [_coming(listed, file, folder) for file in files[number + 1 : number + 2]]
+        yield copy
+        if number:
+            (folder / files[number - 1].name).unlink(missing_ok=True)
+
+
+def _coming(listed: Listing, file: HubFile, folder: Path) -> "Future[Path]":
+    """A file that is being fetched, by a thread that keeps nobody from stopping."""
+    future: Future[Path] = Future()
+
+    def fetch() -> None:
+        try:
+            future.set_result(_fetch(listed, file, folder))
+        except BaseException as mistake:  # whoever asks for the file gets it
+            future.set_exception(mistake)
+
+    Thread(target=fetch, daemon=True).start()
+    return future
 
 
 def _fetch(listed: Listing, file: HubFile, folder: Path) -> Path:

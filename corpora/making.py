@@ -208,7 +208,7 @@ def _say_who_is_not_held_out(content: dict[str, Any], config: CorpusConfig, prog
 
 def _hub(config: CorpusConfig) -> dict[str, Any] | None:
     """The commit and the checksums of what was fetched."""
-    return asdict(hub_listing(config)) if config.source == "openwebtext" and not config.path else None
+    return asdict(hub_listing(config)) if config.from_hub else None
 
 
 def _tidy(folder: Path, config: CorpusConfig) -> None:
@@ -217,4 +217,7 @@ def _tidy(folder: Path, config: CorpusConfig) -> None:
         for growing in GROWING:
             (folder / name / growing).unlink(missing_ok=True)
     (folder / Journal.NAME).unlink(missing_ok=True)
-    shutil.rmtree(fetched_folder(config), ignore_errors=True)
+    for unfinished in folder.glob(".*"):  # what a kill left of a file that was being written
+        unfinished.unlink()
+    if config.from_hub:
+        shutil.rmtree(fetched_folder(config), ignore_errors=True)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from corpora.documents import documents
 from corpora.identity import source_identity
 from corpora.journal import Journal
 from corpora.making import BPE_BYTES, make
+from corpora.openwebtext import fetched_folder
 from corpora.store import TokenStore
 from corpora.tokenizer import open_tokenizer, tokenizer_hash
 from corpora.writing import DISK_FULL, SHARD_TOKENS
@@ -37,7 +38,7 @@ def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens
     folder = Path(config.store) / f"{config.name}-{short}"
     if found := _fitting(folder, source, wanted):
         return found
-    with _alone(folder):
+    with _alone(folder), _alone(fetched_folder(config)) if config.from_hub else nullcontext():
         if found := _fitting(folder, source, wanted):
             return found
         with _whole(folder) as partial:
@@ -68,9 +69,9 @@ PARTIAL = ".partial"
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock on a store's name, so that ranks and programs started together prepare it once."""
+    """Hold the lock on a folder's name, so that ranks and programs started together prepare a store once, and fetch in turn."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    with folder.with_name(f".{folder.name.lstrip('.')}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

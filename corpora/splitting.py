@@ -51,6 +51,6 @@ class NanoGPT:
 
 def _documents_of(config: CorpusConfig) -> int:
     """How many documents all files have, from their footers or by counting lines."""
-    if config.source == "openwebtext" and not config.path:
+    if config.from_hub:
         return hub_listing(config).documents
     return sum(document_count(path) for where in places(config).values() for path in found(where))

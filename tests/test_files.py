@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import zstandard
 
-from corpora import openwebtext
+from corpora import fetching
 from corpora.config import CorpusConfig
 from corpora.documents import documents
 from errors import UserError
@@ -88,7 +88,19 @@ def test_a_mistake_in_the_settings_is_said(settings: dict[str, object], sentence
         texts(**settings)
 
 
-def test_openwebtext_without_a_network_says_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openwebtext, "reachable", lambda: False)
+def test_openwebtext_without_a_network_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "reachable", lambda: False)
     with pytest.raises(UserError, match=r"prepare_corpus\.py corpus=openwebtext.*corpus=local"):
-        texts(source="openwebtext")
+        texts(source="openwebtext", store=str(tmp_path))
+
+
+@pytest.mark.parametrize("source", ["openwebtext", "files"])
+@pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 7, 9, 12])
+def test_documents_from_a_place_on_are_those_after_it(tmp_path: Path, source: str, distinct: bool, start: int) -> None:
+    """Over files of every kind; a text that comes twice and blank ones count only where they are kept."""
+    for number, (name, write) in enumerate(WRITERS.items()):
+        write(tmp_path / f"{number}{name}")
+    (tmp_path / "9.jsonl").write_text('{"text": " "}\n\n{"text": "six"}')
+    config = CorpusConfig("mine", source, path=str(tmp_path), distinct=distinct)
+    assert list(documents(config, start)) == list(documents(config))[start:]
