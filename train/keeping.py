@@ -45,7 +45,8 @@ class Keeping(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Forget lines of steps that will be made again; keep the untrained model if asked."""
         if trainer.is_global_zero:
-            self.metrics.forget_after(trainer.global_step)
+            with on_disk(self.run):
+                self.metrics.forget_after(trainer.global_step)
         if trainer.global_step == 0 and 0 in module.config.milestones:
             self.val_loss = validation_loss(module, self.windows)
             self._milestone(trainer, module)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from errors import UserError
-from train.folder import kept_step, last_good, whole
+from train.folder import kept_step, last_good, on_disk, whole
 from train.module import Training
 from train.order import Steps
 
@@ -97,5 +97,5 @@ class Watch(L.Callback):
             "split": "train",
             "documents": documents,
         }
-        with whole(self.run / "stopped.json") as file:
+        with on_disk(self.run), whole(self.run / "stopped.json") as file:
             file.write_text(json.dumps(found, indent=1) + "\n")
