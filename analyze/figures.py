@@ -146,6 +146,9 @@ def write_figure(figure: Figure, caption: str, folder: Path, name: str) -> list[
 @styled
 def drawn(figure: Figure, suffix: str, caption: str = "") -> bytes:
     """The figure as the bytes of a PNG on white or of an SVG, without a date."""
+    if figure.get_layout_engine():  # which takes as long as drawing: once is enough for all files
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
     page = BytesIO()
     if suffix == "png":
         figure.savefig(page, format="png", dpi=160, facecolor=PAPER, metadata={"Description": caption, "Software": None})
