@@ -90,10 +90,14 @@ def layer_columns(axes: Axes, layers: Sequence[int]) -> None:
 
 def ticks_every(axes: Axes, layers: int) -> int:
     """Every how many layers there is room for a number, over the whole breadth of these axes."""
+    return -(-layers // max(4, min(16, int(2.8 * breadth(axes)))))
+
+
+def breadth(axes: Axes) -> float:
+    """Inches that these axes have, with their labels."""
     place = axes.get_subplotspec()
     assert place is not None and isinstance(axes.figure, Figure)
-    inches = axes.figure.get_figwidth() / place.get_geometry()[1]
-    return -(-layers // max(4, min(16, int(2.8 * inches))))
+    return axes.figure.get_figwidth() / float(place.get_geometry()[1])
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from analyze.drawing import (
     UNTRAINED,
     Captioned,
+    breadth,
     dashed,
     layer_columns,
     legend_below,
@@ -173,11 +174,17 @@ def _stack(axes: Axes, census: Census, wide: int, high: int, layers: int) -> Non
     every = ticks_every(axes, layers)
     axes.set_xticks([column * pitch for column in range(0, len(numbers), every)], [str(layer) for layer in numbers[::every]])
     axes.set_xlim(-pitch / 2, (layers - 0.5) * pitch)
-    axes.set_ylim(0, high + (2.4 if len(numbers) > 24 else 1.6))
+    axes.set_ylim(0, high + _room_for_numbers(axes, layers * pitch, crowded=len(numbers) > 24))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     if not census.layers["positional"].sum():
         axes.text(0.5, 0.5, _none_positional(census), transform=axes.transAxes, ha="center", va="center", color=FAINT, fontsize=7)
+
+
+def _room_for_numbers(axes: Axes, circles: float, *, crowded: bool) -> float:
+    """What a number over a column takes up, in circles, of which so many stand side by side over the breadth of these axes."""
+    points = 72 * breadth(axes) / circles  # of a circle
+    return max(1.6, (20 if crowded else 13) / points)
 
 
 def _in_order(neurons: pl.DataFrame) -> pl.DataFrame:

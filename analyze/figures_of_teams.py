@@ -34,7 +34,7 @@ def position_teams(census: Census) -> Captioned:
         return Captioned(figure, caption)
     rows = [min(row, MOST_MEMBERS) + 1 for row in shown["team_neurons"]]
     width = 7.4 if len(rows) == 1 else max(3.0, 8.4 / len(rows))
-    figure, grid = panels(1, len(rows), width, 1.1 + 0.17 * max(rows))
+    figure, grid = panels(1, len(rows), width, 1.25 + 0.17 * max(rows))
     for axes, row in zip(grid[0], shown.iter_rows(named=True), strict=True):
         _team(axes, census, row, found.filter(pl.col("layer") == row["layer"])["neuron"].to_list(), max(rows))
     figure.supxlabel("position", fontsize=8.5)
@@ -65,7 +65,7 @@ def _team(axes: Axes, census: Census, row: dict[str, int], neurons: list[int], r
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     of_all = "" if len(listed) == len(order) else f", {len(listed)} drawn"
     axes.set_title(
-        f"layer {row['layer']}: {len(order)} neurons{of_all}\n{row['team_places']:,} of {len(used):,} positions, "
+        f"layer {row['layer']}: {len(order)} neurons{of_all}\n{row['team_places']:,} of {len(used):,} positions\n"
         f"{row['team_left_out'] or 'none'} redundant",
         fontsize=8,
     )  # fmt: skip

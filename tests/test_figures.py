@@ -220,6 +220,8 @@ def test_labels_do_not_overlap(tmp_path: Path, layers: int) -> None:
             boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts if axes.axison]
             clashes = [(a, b) for a, b in combinations(boxes, 2) if a.overlaps(b)]
             assert not clashes, (name, clashes)
+        titles = [axes.title.get_window_extent(canvas.get_renderer()) for axes in figure.axes if axes.get_title()]
+        assert not any(a.overlaps(b) for a, b in combinations(titles, 2)), name
         for legend in figure.legends:
             box = legend.get_window_extent(canvas.get_renderer())
             assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, name
