@@ -15,12 +15,12 @@ import tiny
 from planted_model import PLACES, PLANTED, planted_ids, planted_model
 from rich.console import Console
 
-from analyze.analysis import draw
+from analyze.analysis import analyze, draw
 from analyze.comparing import compare
 from analyze.folder import open_census
 from analyze.redrawing import redraw
 from errors import UserError
-from models.config import OPTConfig
+from models.opening import open_checkpoint
 from models.opt import OPT, initialise
 
 HERE = Path(__file__).parents[2]
@@ -116,25 +116,18 @@ def test_an_untrained_model_is_made_counted_and_drawn_beside(place: Path, tmp_pa
     done = program("scripts/untrained.py", "like", "fresh", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert program("scripts/untrained.py", "like", "fresh", cwd=tmp_path).returncode == 1, "it is there already"
-    from models.opening import open_checkpoint
-
     fresh = open_checkpoint(str(tmp_path / "fresh"))
     expected = initialise(OPT(fresh.config), 0).state_dict()
     assert fresh.step == 0 and all(np.array_equal(fresh.model().state_dict()[name], value) for name, value in expected.items())
-    null = taken(tmp_path, "fresh")
+    corpus = tiny.tokens_corpus(tmp_path / "ids.npy", planted_ids()[:20])
+    null = analyze(tiny.analysis(tmp_path / "fresh", corpus, tmp_path / "null"))
     draw(place / "out", open_census(null))
     caption = "an untrained model of 2 layers of 24 neurons"
     assert caption in (place / "out" / "figures" / "figure_01_dead_and_frequency.svg").read_text()
     compare([], [place / "out", null], tmp_path / "both", Console(quiet=True), null)
     assert (tmp_path / "both" / "figures" / "figure_10_positional_neurons.png").is_file()
-    tiny.saved(tmp_path / "other", OPT(OPTConfig(layers=1, width=32, heads=4, neurons=16, context=PLACES, vocab_size=40)))
+    meta = json.loads((null / "meta.json").read_text())
+    meta["checkpoint"]["model"] |= {"layers": 1, "neurons": 16}
+    (null / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(UserError, match="1 layers of 16 neurons, not 2 of 24"):
-        draw(place / "out", open_census(taken(tmp_path, "other")))
-
-
-def taken(folder: Path, name: str) -> Path:
-    """Take the census of `folder/name`."""
-    from analyze.analysis import analyze
-
-    corpus = tiny.tokens_corpus(folder / "ids.npy", planted_ids()[:20])
-    return analyze(tiny.analysis(folder / name, corpus, folder / f"census of {name}"))
+        draw(place / "out", open_census(null))
