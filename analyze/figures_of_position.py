@@ -31,11 +31,12 @@ FAINTEST = 1e-4  # nats; lower mutual information shares the lowest bin
 
 
 @styled
-def positional_neurons(*rows: Sequence[Census], null: Census | None = None) -> Captioned:
+def positional_neurons(*rows: Sequence[Census], null: Census | None = None, room: int = 0) -> Captioned:
     """Every positional neuron as a circle in its layer's column (paper, Figures 8, 10, 11 and 16).
 
     One census, or panels side by side at one scale: model sizes (Figure 8), variants (Figure 10), the milestones of a run
     (Figure 11), models with LayerNorm after each sub-block (Figure 16); a row per argument. The untrained one comes last.
+    There is room for at least so many circles in a layer, so that figures drawn apart have one scale.
     """
     read = [census for row in rows for census in row]
     named = [[(census, census.title) for census in row] for row in rows] if len(rows) > 1 else [with_untrained(rows[0], null)]
@@ -44,7 +45,7 @@ def positional_neurons(*rows: Sequence[Census], null: Census | None = None) -> C
     censuses = [census for row in named for census, _ in row]
     columns = max(map(len, named))
     layers = max(census.layers.height for census in censuses)
-    tallest = max((int(census.layers["positional"].max()) for census in censuses), default=0)  # type: ignore[arg-type]
+    tallest = max(room, *(int(census.layers["positional"].max()) for census in censuses))  # type: ignore[arg-type]
     width = max(2.1, min(7.4 if columns == 1 else 4.2, 11 / columns))
     wide = _circles_side_by_side(tallest, layers, width)
     height = min(3.4, (1.3 if len(censuses) > 1 else 1.1) + ceil(max(tallest, 1) / wide) * width / (layers * (wide + 1.4)))

@@ -71,6 +71,19 @@ def marks(figure: Figure) -> list[dict[str, object]]:
     return [asdict(panel) for panel in panels]
 
 
+def step_lines(figure: Figure, steps: Sequence[int]) -> list[dict[str, list[int]]]:
+    """Of the panels of a figure that has been drawn, whose axis are these steps, where each lies: `box`, and `x` of every step.
+
+    A logarithmic axis has steps as numbers, another has them one after another.
+    """
+    found = []
+    for axes in (axes for axes in figure.axes if axes.axison):
+        across = steps if axes.get_xscale() == "symlog" else range(len(steps))
+        at = _grains(figure, axes.transData.transform([(place, 0.0) for place in across]))[::2]
+        found.append({"box": _box(figure, np.array(axes.bbox.extents)), "x": at})
+    return found
+
+
 def _lines(axes: Axes, names: "_Names") -> list[Series]:
     found = []
     for line in axes.get_lines():

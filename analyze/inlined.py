@@ -12,25 +12,31 @@ from analyze.hover import marks
 from analyze.packed import packed
 from analyze.palette import with_css_variables
 
+Panels = list[dict[str, object]]
 LARGEST_SVG = 400_000  # bytes; a larger figure goes in as a PNG
 
 
 def inline(captioned: Captioned, name: str, *, links: bool = True) -> str:
     """The figure as HTML; with `links`, circles and curves that are neurons lead to the neurons of this page."""
-    figure, caption = captioned
+    picture, panels = pictured(captioned.figure, name, links=links)
+    words = escape(name.replace("_", " "))
+    return (
+        f'<figure id="figure-{name}" aria-label="{words}"><div class=drawing tabindex=0 role=group '
+        f'aria-label="{words}: arrow keys tell values, Enter enlarges">{picture}</div>'
+        f'<script type="text/plain" class=marks>{packed(panels, {})}</script>'
+        f"<figcaption>{escape(captioned.caption)}</figcaption></figure>"
+    )
+
+
+def pictured(figure: Figure, name: str, *, links: bool = True) -> tuple[str, Panels]:
+    """The figure's picture and its panels with all that can be pointed at."""
     picture = _picture(figure, name)
     panels = marks(figure)  # after drawing, which is what lays a figure out
     if not links:
         picture = re.sub(r'(xlink:)?href="#L\d+N\d+"', "", picture)
         for series in (series for panel in panels for series in panel["series"]):  # type: ignore[attr-defined]
             series["words"], series["links"] = series["words"] or [link.lstrip("#") for link in series["links"]], []
-    words = escape(name.replace("_", " "))
-    return (
-        f'<figure id="figure-{name}" aria-label="{words}"><div class=drawing tabindex=0 role=group '
-        f'aria-label="{words}: arrow keys tell values, Enter enlarges">{picture}</div>'
-        f'<script type="text/plain" class=marks>{packed(panels, {})}</script>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    return picture, panels
 
 
 def _picture(figure: Figure, name: str) -> str:

@@ -35,9 +35,9 @@ NUMBERS = {  # columns in a neuron's own panel, and their words in the glossary
 }
 
 
-def table_block(census: Census) -> str:
-    """Everything that the scripts of a page draw its table and its neurons from."""
-    rows = table_rows(census).with_row_index("row")
+def table_block(census: Census, most: int | None = None) -> str:
+    """Everything that the scripts of a page draw its table and its neurons from: `most` neurons, by default `MOST_ROWS`."""
+    rows = table_rows(census, most).with_row_index("row")
     arrays = dict(chain(_columns(rows), _lists(rows), _ngrams(census, rows), _curves(census, rows)))
     tokens = _used(arrays)
     content = {
@@ -53,19 +53,20 @@ def table_block(census: Census) -> str:
     return packed(content, arrays | {"tokens": tokens.astype("i4")})
 
 
-def table_rows(census: Census) -> pl.DataFrame:
+def table_rows(census: Census, most: int | None = None) -> pl.DataFrame:
     """The neurons in the page's table: all, or of a very large model the most telling, and of equally telling ones some in every layer."""
-    if census.neurons.height <= MOST_ROWS:
+    most = MOST_ROWS if most is None else most
+    if census.neurons.height <= most:
         return census.neurons
-    return census.neurons.sort(_rank(), "neuron", "layer").head(MOST_ROWS).sort("layer", "neuron")
+    return census.neurons.sort(_rank(), "neuron", "layer").head(most).sort("layer", "neuron")
 
 
-def left_out(census: Census) -> str:
+def left_out(census: Census, most: int | None = None) -> str:
     """Which neurons the page's table lacks, in words; empty where it holds all."""
-    height = census.neurons.height
-    if height <= MOST_ROWS:
+    height, most = census.neurons.height, MOST_ROWS if most is None else most
+    if height <= most:
         return ""
-    kept = table_rows(census).select(_rank().alias("rank"))["rank"]
+    kept = table_rows(census, most).select(_rank().alias("rank"))["rank"]
     every = census.neurons.select(_rank().alias("rank"))["rank"]
     names = ("token detectors and positional neurons", "bigram and trigram detectors", "other alive neurons", "dead neurons")
     shares = [
@@ -73,9 +74,7 @@ def left_out(census: Census) -> str:
         for rank, name in enumerate(names)
         if (here := int((kept == rank).sum())) | (there := int((every == rank).sum()))
     ]
-    return (
-        f"The table holds {MOST_ROWS:,} of {height:,} neurons: {', '.join(shares)}. neurons.parquet beside this page holds all."
-    )
+    return f"The table holds {most:,} of {height:,} neurons: {', '.join(shares)}. neurons.parquet beside this page holds all."
 
 
 def _rank() -> pl.Expr:
@@ -94,9 +93,9 @@ def _rank() -> pl.Expr:
 
 def _columns(rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     """Types and patterns as codes (-1 or 255: none), other columns as they are, under their own names."""
-    yield "type", _codes(rows["type"], TYPES)
+    yield "type", codes(rows["type"], TYPES)
     strength = pl.when("position_strong").then(pl.lit(" strong")).otherwise(pl.lit(" weak"))
-    yield "pattern", _codes(rows.select(pl.col("position_type") + strength).to_series(), PATTERNS)
+    yield "pattern", codes(rows.select(pl.col("position_type") + strength).to_series(), PATTERNS)
     for name, kind in rows.schema.items():
         if kind.is_integer() and name not in ("row", "n_tokens"):
             yield name, whole(rows[name])
@@ -106,7 +105,7 @@ def _columns(rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
             yield name, whole(rows[name].cast(pl.Int8))
 
 
-def _codes(words: pl.Series, known: tuple[str, ...] | list[str]) -> Array:
+def codes(words: pl.Series, known: tuple[str, ...] | list[str]) -> Array:
     return whole(words.replace_strict(list(known), range(len(known)), return_dtype=pl.Int32))
 
 

@@ -61,10 +61,11 @@ def milestones_table(milestones: Sequence[Census], folder: Path) -> str:
     for census in milestones:
         counts = dict(census.neurons["type"].value_counts().iter_rows())
         oscillatory = census.neurons["position_type"].eq("oscillatory").sum()
-        link = quote(Path(os.path.relpath(census.path / "report.html", folder)).as_posix())
-        name = f'<a href="{link}">{escape(steps(census.step))}</a>'
+        page, name = census.path / "report.html", escape(steps(census.step))
+        if page.exists():  # censuses taken during training have none
+            name = f'<a href="{quote(Path(os.path.relpath(page, folder)).as_posix())}">{name}</a>'
         rows.append([name, *(f"{counts.get(kind, 0):,}" for kind in TYPES), f"{oscillatory:,}"])
-    return _table(heads, rows, "Neurons of each type at each milestone; the link opens the milestone's own page.")
+    return _table(heads, rows, "Neurons of each type at each milestone; a link opens the milestone's own page.")
 
 
 def source(censuses: Sequence[Census]) -> str:

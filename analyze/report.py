@@ -11,11 +11,12 @@ from analyze.findings import census_findings, comparison_findings, run_findings
 from analyze.folder import Census
 from analyze.inlined import inline
 from analyze.neuron_table import PATTERNS, left_out, table_block
+from analyze.page_steps import at_last_step, slider, step_blocks
 from analyze.page_tables import FOOTER, glossary, layers, milestones_table, source
 from analyze.palette import TYPE_WORDS, TYPES, css_variables
 
 HERE = Path(__file__).parent
-SCRIPTS = ("report_packed", "report_words", "report_figures", "report_census", "report_table", "report_neuron", "report")
+SCRIPTS = ("packed", "words", "figures", "census", "table", "neuron", "steps")
 WHERE = {
     "detected": "what it detects",
     "top_promoted": "what it promotes",
@@ -34,13 +35,15 @@ def census_page(census: Census, figures: Figures) -> str:
 def run_page(milestones: Sequence[Census], over_training: Figures, of_last: Figures, folder: Path) -> str:
     """The page of one run: how its neurons changed over its milestones, then the last milestone as on its own page.
 
-    Links lead from `folder`, where the page will lie, to each milestone's own page.
+    A slider sets figures and neurons back to what they were at a milestone. Links lead from `folder`, where the page will lie, to
+    each milestone's own page.
     """
     last = milestones[-1]
-    training = _list(run_findings(milestones)) + milestones_table(milestones, folder) + _drawn(over_training, links=False)
-    body = _section("Over training", training)
+    training = _list(run_findings(milestones)) + milestones_table(milestones, folder) + at_last_step(milestones)
+    body = _section("Over training", training + _drawn(over_training, links=False))
     body += _section(f"At {steps(last.step)}", _list(census_findings(last)) + _drawn(of_last))
-    return _page(last.run, summary(last), body + _neurons(last) + layers([last]) + source([last]))
+    body += _neurons(last) + step_blocks(milestones, over_training)
+    return _page(last.run, summary(last), body + layers([last]) + source([last]), slider(milestones))
 
 
 def comparison_page(
@@ -71,15 +74,15 @@ def summary(census: Census) -> str:
     return f"{size}; {census.n_tokens:,} counted tokens of {corpus['name']} ({', '.join(d['name'] for d in corpus['domains'])})."
 
 
-def _page(title: str, words: str, body: str) -> str:
+def _page(title: str, words: str, body: str, control: str = "") -> str:
     body += _section("Words", glossary())
     links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading in re.findall(r"<section id=(\S+)><h2>(.*?)</h2>", body))
     head = f"<header><h1>{escape(title)}</h1><p class=faint>Neuron census. {escape(words)}</p></header>"
     return Template(_file("report_template.html")).substitute(
         title=escape(f"{title}: neuron census"),
         style=Template(_file("report.css")).substitute(light=css_variables(dark=False), dark=css_variables(dark=True)),
-        body=f'<nav aria-label="on this page">{links}</nav><main>{head}{body}</main>{FOOTER}',
-        script="".join(_file(f"{name}.js") for name in SCRIPTS),
+        body=f'<nav aria-label="on this page">{links}{control}</nav><main>{head}{body}</main>{FOOTER}',
+        script="".join(_file(f"report_{name}.js") for name in SCRIPTS) + _file("report.js"),
     )
 
 
@@ -103,7 +106,8 @@ def _drawn(figures: Figures, *, links: bool = True) -> str:
 def _neurons(census: Census) -> str:
     types = {f"type:{code}": TYPE_WORDS[kind] for code, kind in enumerate(TYPES)}
     types |= {f"pattern:{code}": f"positional: {pattern}" for code, pattern in enumerate(PATTERNS)}
-    content = f"""<p>{escape(left_out(census))} Click a row, or press Enter on it, to open the neuron; its address can be shared.</p>
+    content = f"""<p><span id=left-out>{escape(left_out(census))}</span>
+Click a row, or press Enter on it, to open the neuron; its address can be shared.</p>
 <form class=controls onsubmit="return false">
 <label>token or neuron <input id=find type=search placeholder="weather or L5N123" autocomplete=off></label>
 <label>in <select id=where>{_options(WHERE)}</select></label>

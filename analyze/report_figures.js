@@ -24,6 +24,15 @@ class Drawing {
     return this.loading;
   }
 
+  // Another picture in this one's place, with its marks.
+  replace(picture, panels) {
+    this.quiet();
+    this.holder.innerHTML = picture; // drawn by us, as the one before
+    this.picture = this.holder.firstElementChild;
+    this.panels = async () => panels;
+    this.loading = undefined;
+  }
+
   async #point(event) {
     await this.#load();
     const box = this.picture.getBoundingClientRect();
@@ -186,14 +195,17 @@ class Enlarged {
   }
 }
 
+// All figures of the page, by their ids.
 function drawings() {
-  const enlarged = new Enlarged();
+  const enlarged = new Enlarged(), found = new Map();
   for (const figure of document.querySelectorAll("figure[id]")) {
     const holder = figure.querySelector(".drawing");
     const drawing = new Drawing(holder, async () => (await unpacked(figure.querySelector(".marks"))).content);
+    found.set(figure.id, drawing);
     const enlarge = () => { if (!holder.closest("dialog") && !drawing.shown?.[0].links[drawing.shown[1]]) enlarged.show(drawing); };
     holder.addEventListener("dblclick", enlarge);
     holder.addEventListener("keydown", (event) => { if (event.key === "Enter") enlarge(); });
     holder.after(button("Enlarge", enlarge, "enlarge"));
   }
+  return found;
 }

@@ -1,9 +1,15 @@
 // One neuron's own panel: its position curve, what it detects, what it writes, its numbers.
 class Panel {
-  constructor(table) {
+  constructor(table, steps) {
     this.table = table;
+    this.steps = steps;
     this.dialog = $("neuron");
     addEventListener("hashchange", () => this.open());
+    addEventListener("shown", () => { // the table has the neurons of another step
+      if (!this.name) return;
+      this.#fill();
+      (this.dialog.querySelector("[aria-current] button") ?? this.dialog.querySelector("h2")).focus();
+    });
     this.dialog.addEventListener("close", () => { if (!this.dialog.open) this.#close(); }); // by whatever way
     this.dialog.addEventListener("click", (event) => { if (event.target === this.dialog) this.#close(); }); // on what is around it
     this.dialog.addEventListener("keydown", (event) => {
@@ -18,10 +24,14 @@ class Panel {
     const name = decodeURIComponent(location.hash.slice(1)).toUpperCase();
     if (!/^L\d+N\d+$/.test(name)) { this.#close(); return; }
     this.name = name;
-    this.dialog.replaceChildren(this.#head(), ...this.#body(this.table.census.row(name)));
+    this.#fill();
     if (!this.dialog.open) this.dialog.showModal();
     this.dialog.scrollTop = 0;
     this.dialog.querySelector("h2").focus();
+  }
+
+  #fill() {
+    this.dialog.replaceChildren(this.#head(), ...this.#body(this.table.census.row(this.name)));
   }
 
   #close() {
@@ -39,7 +49,7 @@ class Panel {
   }
 
   #head() {
-    const head = make("header"), title = make("h2", `Neuron ${this.name}`), buttons = make("div", undefined, "buttons");
+    const head = make("header"), title = make("h2", `Neuron ${this.name}`), when = this.steps ? make("span", ` at ${this.steps.steps[this.steps.at]}`, "faint") : "", buttons = make("div", undefined, "buttons");
     title.id = "neuron-name";
     title.tabIndex = -1;
     const copy = button("Copy link", async () => { await navigator.clipboard.writeText(location.href); copy.textContent = "Copied"; });
@@ -48,19 +58,20 @@ class Panel {
     before.disabled = !this.table.beside(this.name, -1);
     after.disabled = !this.table.beside(this.name, 1);
     buttons.append(before, after, copy, button("Close", () => this.#close()));
-    head.append(title, buttons);
+    head.append(title, when, buttons);
     return head;
   }
 
   #body(row) {
     const { census } = this.table;
-    if (row < 0) return [make("p", "This page's table has no such neuron: neurons.parquet beside the page holds all.")];
+    const history = this.steps?.history(this.name) ?? [];
+    if (row < 0) return [make("p", "This page's table has no such neuron: neurons.parquet beside the page holds all."), ...history];
     const kind = make("p", undefined, "kind"), found = census.curve(row);
     kind.append(census.type(row), census.pattern(row) ? "; " : "", pattern(census, row));
     const drawn = found ? curve(census, row, found) : make("p", census.number("n_fired", row) ? "Its position curve is not in this page: those of the most telling neurons are." : "It never fired, so it has no position curve.", "faint");
     const parts = make("div", undefined, "parts");
     parts.append(...census.lengths.map((name) => ngramTable(census, name, row)).filter(Boolean), ...writes(census, row), numbers(census, row));
-    return [kind, drawn, parts];
+    return [kind, drawn, ...history, parts];
   }
 }
 

@@ -22,6 +22,7 @@ class Table {
     this.census = census;
     this.columns = columns(census);
     this.select();
+    dispatchEvent(new Event("shown"));
   }
 
   select() {
@@ -170,12 +171,15 @@ function tokens(texts, most = Infinity) {
   return list;
 }
 
-function pattern(census, row) {
-  const words = make("span");
-  if (!census.pattern(row)) return words;
-  const dot = make("span", undefined, "dot"), colour = census.colour(row);
+function pattern(census, row) { return patterned(census, census.arrays.pattern[row]); }
+
+// The words of a pattern's code behind a circle of its colour, as in the figures; nothing for -1.
+function patterned(census, code) {
+  const words = make("span"), colour = census.colours[code];
+  if (!colour) return words;
+  const dot = make("span", undefined, "dot");
   dot.style.background = `var(--${colour})`;
   dot.style.borderColor = `var(--${colour.split("-")[0]}-strong)`;
-  words.append(dot, census.pattern(row));
+  words.append(dot, census.patterns[code]);
   return words;
 }

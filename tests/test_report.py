@@ -17,12 +17,16 @@ from analyze.figures import census_figures, comparison_figures, drawn, run_figur
 from analyze.figures_of_firing import dead_and_frequency
 from analyze.figures_of_ngrams import ngram_buckets
 from analyze.figures_of_position import positional_neurons
+from analyze.figures_of_training import dead_over_training, types_over_training
 from analyze.findings import census_findings, comparison_findings, run_findings
 from analyze.folder import Census
 from analyze.glossary import MEANINGS
-from analyze.hover import marks
+from analyze.hover import marks, step_lines
 from analyze.neuron_table import MOST_NGRAMS, NUMBERS, left_out, table_block
 from analyze.packed import packed, rounded, whole
+from analyze.page_steps import step_blocks
+from analyze.page_tables import milestones_table
+from analyze.palette import POSITION_TYPES, STRENGTHS, TYPES
 from analyze.report import census_page, comparison_page, run_page
 from analyze.suppression import SHARES
 from analyze.writing import write_whole
@@ -59,6 +63,8 @@ def page(census: Census) -> str:
 def pages(runs: dict[str, list[Census]]) -> tuple[str, str]:
     """A run's page and a comparison's."""
     one, folder = runs["nopos"], runs["nopos"][0].path.parent
+    for census in one:
+        write_whole(census.path / "report.html", "its page")
     of_run = run_page(one, run_figures(one), census_figures(one[-1]), folder)
     return of_run, comparison_page(runs, comparison_figures(runs), folder.parent)
 
@@ -273,7 +279,56 @@ def test_suppression_is_told_beside_other_conventions_and_chance(census: Census)
     assert "trigger them (centered 75%, against random tokens of the same frequency 50%)." in told
 
 
-def test_pages_link_to_the_census_pages_from_where_they_lie(pages: tuple[str, str], tmp_path: Path) -> None:
+def test_histories_are_the_milestones_tables(runs: dict[str, list[Census]], pages: tuple[str, str]) -> None:
+    _, arrays = unpacked(block(pages[0], "id=steps"))
+    kinds = [f"{kind} {strength}" for kind in POSITION_TYPES for strength in STRENGTHS]
+    for at, census in enumerate(runs["nopos"]):
+        rows = slice(at * census.neurons.height, (at + 1) * census.neurons.height)
+        assert [TYPES[code] for code in arrays["type"][rows]] == census.neurons["type"].to_list()
+        strong = census.neurons["position_strong"].to_list()
+        named = [
+            kind and f"{kind} {'strong' if s else 'weak'}"
+            for kind, s in zip(census.neurons["position_type"], strong, strict=True)
+        ]
+        assert [kinds[code] if code >= 0 else None for code in arrays["pattern"][rows]] == named
+        assert arrays["frequency"][rows] == pytest.approx(census.neurons["n_fired"].to_numpy() / census.n_tokens, rel=2e-5)
+        assert arrays["position_mi_corrected"][rows] == pytest.approx(
+            census.neurons["position_mi_corrected"].to_numpy(), rel=2e-5
+        )
+        assert arrays["detected_tokens"][rows].tolist() == census.neurons["detected_tokens"].list.len().to_list()
+    assert len({tuple(part) for part in np.split(arrays["type"], 3)}) > 1
+
+
+def test_earlier_milestones_share_the_room_that_the_last_one_leaves(
+    runs: dict[str, list[Census]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analyze.neuron_table.MOST_ROWS", 64 + 20)
+    monkeypatch.setattr("analyze.page_steps.LEAST_ROWS", 5)
+    page = step_blocks(runs["baseline"], {})
+    content, _ = unpacked(block(page, "id=steps"))
+    for at, census in enumerate(runs["baseline"][:2]):
+        _, arrays = unpacked(block(page, f"id=census-{at}"))
+        assert len(arrays["layer"]) == 10 and content["left_out"][at] == left_out(census, 10) != ""
+    assert "id=census-2" not in page and content["left_out"][2] == ""
+
+
+def test_the_line_of_a_step_goes_through_its_bars_and_points(runs: dict[str, list[Census]]) -> None:
+    steps = [0, 100, 1000]
+    for draw in (types_over_training, dead_over_training):
+        figure, _ = draw(runs["nopos"])
+        drawn(figure, "svg")
+        through = step_lines(figure, steps)
+        assert len(through) == len(marks(figure))
+        for panel, lines in zip(marks(figure), through, strict=True):
+            whole_series = [one["at"][::2] for one in panel["series"] if len(one["at"]) == 6]
+            assert whole_series and all(at == pytest.approx(lines["x"], abs=1) for at in whole_series)
+            assert panel["box"] == lines["box"]
+
+
+def test_pages_link_to_the_census_pages_from_where_they_lie(
+    runs: dict[str, list[Census]], pages: tuple[str, str], tmp_path: Path
+) -> None:
+    assert 'href="step_000000100/report.html"' not in milestones_table(runs["baseline"], runs["baseline"][0].path.parent)
     assert 'href="step_000000100/report.html"' in pages[0]
     assert 'href="nopos/step_000000100/report.html"' in pages[1]
     write_whole(tmp_path / "new" / "report.html", pages[1])
