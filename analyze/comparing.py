@@ -57,11 +57,15 @@ def censuses_in(run: Path) -> list[Census]:
     Raises:
         UserError: there is none.
     """
-    taken = [sorted(meta.parent for meta in (run / where).glob("step_*/meta.json")) for where in ("census", "live")]
-    folders = taken[0] or taken[1]
-    if not folders:
+    found = censuses_under(run / "census") or censuses_under(run / "live")
+    if not found:
         raise UserError(f"{run}/census holds no census of a milestone; run `python analyze/run.py ckpt={run}` first.")
-    return [open_census(folder) for folder in folders]
+    return found
+
+
+def censuses_under(folder: Path) -> list[Census]:
+    """The censuses in a folder, in order of their steps."""
+    return [open_census(meta.parent) for meta in sorted(folder.glob("step_*/meta.json"))]
 
 
 def _names(folders: Mapping[Path, Sequence[Census]]) -> dict[Path, str]:

@@ -1,6 +1,7 @@
 """Tables, figures and pages anew from stored counts, without the model: python analyze/draw.py out=runs/census/opt-125m
 
 With other thresholds: ... thresholds.position_mi=0.1. A run, or a folder of runs, is drawn whole: python analyze/draw.py out=runs/demo
+What was counted while a run trained, which has no pages yet, gets them too: python analyze/draw.py out=RUN/live
 """
 
 import re
@@ -24,7 +25,7 @@ from errors import UserError, plainly
 class DrawConfig:
     """What to draw."""
 
-    out: str = ""  # census folder, run folder, or folder of runs
+    out: str = ""  # census folder, folder of a run's censuses, run folder, or folder of runs
     thresholds: dict[str, Any] = field(default_factory=dict)  # those that change, as for analyze/run.py; the others stay
     null: str | None = None  # census of an untrained model of the same shape, drawn beside; null: a run's milestone at step 0
 

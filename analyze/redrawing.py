@@ -11,7 +11,7 @@ from rich.console import Console
 
 from analyze.analysis import compare_milestones, draw
 from analyze.census_tables import write_tables
-from analyze.comparing import censuses_in, compare
+from analyze.comparing import censuses_under, compare
 from analyze.config import Thresholds
 from analyze.counts import Index
 from analyze.folder import Census, open_census
@@ -31,17 +31,25 @@ def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: C
     if (folder / "meta.json").is_file():
         _redraw_census(folder, given, beside, console)
         return
+    if list(folder.glob("step_*/meta.json")):  # a run's census/ or live/
+        _redraw_milestones(folder, given, beside, console)
+        return
     runs = [run for run in (folder, *sorted(folder.glob("*/"))) if list((run / "census").glob("step_*/meta.json"))]
     if not runs:
-        raise UserError(f"out={folder} holds no census: neither meta.json, nor census/step_*, nor runs that hold one.")
+        raise UserError(
+            f"out={folder} holds no census: neither meta.json, nor step_*, nor census/step_*, nor runs that hold one."
+        )
     for run in runs:
-        of_run = beside
-        for census in censuses_in(run):
-            drawn = _redraw_census(census.path, given, of_run, console)
-            of_run = of_run or (drawn if drawn.step == 0 else None)
-        compare_milestones(censuses_in(run), run / "census", console)
+        _redraw_milestones(run / "census", given, beside, console)
     if folder not in runs:
         compare(runs, [], folder, console)
+
+
+def _redraw_milestones(folder: Path, given: Mapping[str, Any], null: Census | None, console: Console) -> None:
+    for census in censuses_under(folder):
+        drawn = _redraw_census(census.path, given, null, console)
+        null = null or (drawn if drawn.step == 0 else None)
+    compare_milestones(censuses_under(folder), folder, console)
 
 
 def _redraw_census(folder: Path, given: Mapping[str, Any], null: Census | None, console: Console) -> Census:
