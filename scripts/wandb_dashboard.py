@@ -32,7 +32,7 @@ def line(title: str, *names: str, regex: str | None = None, x: str = "step", **o
 
 def of_layers(title: str, name: str, **options: Any) -> list[Any]:
     """A number of the layer table, a line per layer, for each kind of census."""
-    return [line(f"{title} ({census})", regex=f"{census}/layer_[0-9]+/{name}", log_x=True, **options) for census in CENSUSES]
+    return [line(f"{title} ({census})", regex=f"^{census}/layer_[0-9]+/{name}$", log_x=True, **options) for census in CENSUSES]
 
 
 def sections() -> dict[str, list[Any]]:

@@ -1,6 +1,8 @@
 """wandb: what is sent can be read back whole; broken networks and broken installations change nothing in a run."""
 
 import json
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -114,7 +116,28 @@ def test_wandb_holds_metrics_jsonl(run: Path) -> None:
 
 
 def test_figures_and_tables_are_there(run: Path) -> None:
-    assert any(name.startswith("census/figures/a_figure") for row in rows(parts(run)[1]) for name in row)
+    names = {name for row in rows(parts(run)[1]) for name in row}
+    for sent in ("census/figures/a_figure", "census/detectors"):
+        assert any(name.startswith(sent) for name in names)
+
+
+def test_every_line_of_the_dashboard_is_of_numbers_that_are_sent(run: Path, tmp_path: Path) -> None:
+    """Without a login its specification is written, and said so."""
+    nobody = {"WANDB_API_KEY": "", "WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    program = [sys.executable, str(Path(__file__).parents[1] / "scripts" / "wandb_dashboard.py"), "--out", "made/dashboard.json"]
+    done = subprocess.run(program, cwd=tmp_path, env=os.environ | nobody, capture_output=True, text=True, check=True)
+    assert "not saved on wandb" in done.stdout and "made/dashboard.json" in done.stdout
+    sections = json.loads((tmp_path / "made" / "dashboard.json").read_text())["spec"]["section"]["panelBankConfig"]["sections"]
+    assert [section["name"] for section in sections] == ["training", "dead", "detectors", "positional", "comparison"]
+    lines = [
+        panel["config"] for section in sections for panel in section["panels"] if panel["viewType"] == "Run History Line Plot"
+    ]
+    sent = {name for part in parts(run) for row in rows(part) for name in row}
+    for line in lines:
+        drawn = [name for name in sent if re.search(line["metricRegex"], name)] if line.get("useMetricRegex") else line["metrics"]
+        assert drawn and set(drawn) <= sent, line["chartTitle"]
+        assert line["xAxis"] in ("step", "tokens") and len(drawn) <= 2, line["chartTitle"]
+    assert len(lines) > 30
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ LEAST_TOKENS = 8192  # of a sample that is chosen by time
 MOST_TOKENS = 1_000_000  # of one, however much time there is
 HEADROOM = 0.85  # of the share that is planned with; the rest is for what takes longer than it did at the trial
 SAMPLE, PASSING = "sample.json", ".passing-"
+FAILURES = (UserError, OSError, SafetensorError, torch.OutOfMemoryError)  # a value that is not finite, a full disk, a full GPU
 ENOUGH = 20  # steps that show how fast training is
 Pause = Callable[[], AbstractContextManager[None]]
 
@@ -116,7 +117,7 @@ class LiveCensus(L.Callback):
         with self.pause(), _untouched(module):
             try:
                 out = self._census(module, step, self.sample["tokens"], self.out / _name(step))
-            except (UserError, OSError, SafetensorError) as mistake:  # a full disk, a value that is not finite: training goes on
+            except FAILURES as mistake:  # training goes on
                 self._say(f"no live census at step {step:,}: {mistake}")
                 return
             mirror_census(self.mirror, open_census(out), "live")
