@@ -162,7 +162,8 @@ def transformers(task: Task, turns: Turns, compiled: bool, autocast: bool) -> No
     """`transformers`' OPT with its own loss."""
     from transformers import OPTForCausalLM
 
-    model: Any = OPTForCausalLM.from_pretrained(task.weights, dtype=torch.float32).to(task.device).train()
+    opening: Any = OPTForCausalLM.from_pretrained  # untyped, as is all that comes of it
+    model = opening(task.weights, dtype=torch.float32).to(task.device).train()
     if compiled:
         model.compile(dynamic=False)
 
