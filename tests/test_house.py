@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, flag_override
 
 import analyze.config
 import train.config
@@ -62,8 +63,13 @@ def test_no_file_hides_a_module_of_the_standard_library() -> None:
 
 
 def composed(program: str, *overrides: str) -> DictConfig:
+    """As Hydra hands it to the program: its own part, which names may be made of, is set apart."""
     with initialize_config_dir(str(HERE / "conf"), version_base="1.3"):
-        return compose(program, overrides=list(overrides))
+        found = compose(program, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(found)
+    with flag_override(found, ["readonly", "struct"], False):
+        del found["hydra"]
+    return found
 
 
 def names(group: str) -> list[str]:
