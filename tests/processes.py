@@ -4,7 +4,7 @@ import os
 import runpy
 import socket
 import sys
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 
 import torch
@@ -38,6 +38,7 @@ def program(name: str, *arguments: str, cwd: Path) -> int | None:
 
 def _command(name: str, arguments: tuple[str, ...], cwd: Path) -> None:
     os.chdir(cwd)
+    set_start_method("fork", force=True)  # as in a process that no server forked: workers end when it is killed
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled"}
     torch.set_num_threads(1)
     sys.argv = [str(HERE / name), *arguments]
