@@ -135,7 +135,7 @@ def test_from_the_hub_and_from_its_files_the_tokens_are_the_same(place: Path, se
 
 
 def test_two_preparations_fetch_in_turn(place: Path, served: Hub) -> None:
-    """One must not remove the files that the other reads."""
+    """One would remove the files that the other reads: the second asks for them when the first has done with all."""
     train_bpe(["another tokenizer"], 300).save(str(place / "second.json"))
     started = [
         subprocess.Popen(
@@ -149,6 +149,7 @@ def test_two_preparations_fetch_in_turn(place: Path, served: Hub) -> None:
     ]
     said = [running.communicate()[1] for running in started]
     assert [running.returncode for running in started] == [0, 0], said
+    assert served.sent == 2 * [f"plain_text/train/{i:04d}.parquet" for i in range(4)]
     assert len(list((place / "both").glob("openwebtext-*/manifest.json"))) == 2 and not list((place / "both").glob(".*.fetched"))
 
 
