@@ -21,6 +21,11 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+def start_workers_as_alone() -> None:
+    """Fork workers here, as in a process that no server forked: they end when it is killed, and not when the server ends."""
+    set_start_method("fork", force=True)
+
+
 def become_rank(number: int, of: int, port: int) -> None:
     """Tell this process what torchrun would tell it."""
     told = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": of, "LOCAL_WORLD_SIZE": of, "MASTER_PORT": port}
@@ -38,7 +43,7 @@ def program(name: str, *arguments: str, cwd: Path) -> int | None:
 
 def _command(name: str, arguments: tuple[str, ...], cwd: Path) -> None:
     os.chdir(cwd)
-    set_start_method("fork", force=True)  # as in a process that no server forked: workers end when it is killed
+    start_workers_as_alone()
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled"}
     torch.set_num_threads(1)
     sys.argv = [str(HERE / name), *arguments]

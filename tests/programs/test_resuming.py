@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from processes import SERVER, become_rank, free_port
+from processes import SERVER, become_rank, free_port, start_workers_as_alone
 
 from corpora.config import CorpusConfig
 from train import keeping
@@ -24,6 +24,7 @@ STEPS, KEPT = 20, 7
 
 def rank(config: TrainConfig, number: int, of: int, port: int, killed: bool) -> None:
     """One process of a run."""
+    start_workers_as_alone()
     if of > 1:
         become_rank(number, of, port)
     torch.set_num_threads(1)
