@@ -11,9 +11,10 @@ class Drawing {
     this.holder = holder;
     this.panels = panels;
     this.picture = holder.firstElementChild;
-    holder.addEventListener("pointermove", (event) => this.#point(event));
+    holder.addEventListener("pointermove", (event) => { if (event.movementX || event.movementY || !this.byKey) this.#point(event); });
     holder.addEventListener("pointerdown", (event) => { this.pressed = event; this.#point(event); });
-    for (const ended of ["pointerleave", "blur"]) holder.addEventListener(ended, () => this.quiet());
+    holder.addEventListener("pointerleave", () => { if (!this.byKey) this.quiet(); }); // a pointer at rest, under which keys scroll the page
+    holder.addEventListener("blur", () => this.quiet());
     holder.addEventListener("focus", () => this.#load());
     holder.addEventListener("keydown", (event) => this.#key(event));
     holder.addEventListener("click", (event) => { if (Math.hypot(event.clientX - this.pressed?.clientX, event.clientY - this.pressed?.clientY) < 5) this.#follow(); });
@@ -34,6 +35,7 @@ class Drawing {
   }
 
   async #point(event) {
+    this.byKey = false;
     await this.#load();
     const box = this.picture.getBoundingClientRect();
     const mark = this.#nearest(event.clientX - box.left, event.clientY - box.top, box.width / GRAIN, box.height / GRAIN);
@@ -72,6 +74,7 @@ class Drawing {
 
   quiet() {
     this.shown = undefined;
+    this.byKey = false;
     ring.hidden = true;
     this.holder.classList.remove("leads");
     hush();
@@ -83,6 +86,7 @@ class Drawing {
     if (event.key === "Enter" && this.#follow()) event.stopImmediatePropagation();
     if ((!along && !across) || event.shiftKey) return;
     event.preventDefault();
+    this.byKey = true;
     await this.#load();
     if (!this.series.length) return;
     const [one, i] = this.shown || [this.series[0], -1], count = this.series.length;

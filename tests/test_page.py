@@ -188,7 +188,7 @@ def test_figures_tell_values_and_lead_to_neurons(page: Chrome, census: Census) -
     until(page, lambda: f"layer: 1\nshare of the layer's neurons: {share}" in by_id(page, "tip").text)
     circle = page.find_element(By.CSS_SELECTOR, "#figure-positional a")
     link = circle.get_attribute("href") or circle.get_dom_attribute("xlink:href")
-    ActionChains(page).move_to_element(circle).pause(0.2).move_by_offset(1, 1).perform()
+    ActionChains(page).move_to_element(circle).pause(0.2).move_by_offset(1, 0).move_to_element(circle).perform()
     name = str(link).split("#")[-1]
     until(page, lambda: by_id(page, "tip").text.startswith(name))
     ActionChains(page).click().perform()
