@@ -146,9 +146,7 @@ def write_figure(figure: Figure, caption: str, folder: Path, name: str) -> list[
 @styled
 def drawn(figure: Figure, suffix: str, caption: str = "") -> bytes:
     """The figure as the bytes of a PNG on white or of an SVG, without a date."""
-    if figure.get_layout_engine():  # which takes as long as drawing: once is enough for all files
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)
+    _lay_out(figure)
     page = BytesIO()
     if suffix == "png":
         figure.savefig(page, format="png", dpi=160, facecolor=PAPER, metadata={"Description": caption, "Software": None})
@@ -156,3 +154,11 @@ def drawn(figure: Figure, suffix: str, caption: str = "") -> bytes:
         metadata = {"Description": caption, "Date": None, "Creator": None}
         figure.savefig(page, format="svg", facecolor="none", metadata=metadata)
     return page.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find the places of a figure's parts once for all its files: that takes as long as drawing it."""
+    if figure.get_layout_engine():
+        figure.draw_without_rendering()
+        figure.draw_without_rendering()  # boxes of a fixed aspect have changed their size by now
+        figure.set_layout_engine(None)

@@ -227,6 +227,16 @@ def test_labels_do_not_overlap(tmp_path: Path, layers: int) -> None:
             assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, name
 
 
+def test_tall_stacks_leave_room_for_titles_and_numbers(tmp_path: Path) -> None:
+    many = write_census(tmp_path / "many", layers=2, neurons=512, places=16, positional={"one_weak": 500}, dead=0)
+    few = write_census(tmp_path / "few", layers=2, neurons=512, places=16, positional={}, dead=0)
+    figure, _ = positional_neurons([few], null=many)
+    drawn(figure, "svg")
+    for axes in figure.axes:
+        assert axes.title.get_window_extent().y1 <= figure.bbox.y1
+        assert all(text.get_window_extent().y1 <= axes.bbox.y1 for text in axes.texts)
+
+
 def test_the_same_figure_gives_the_same_bytes_and_no_partial_file(census: Census, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         figure, caption = positional_neurons([census])
