@@ -129,7 +129,9 @@ def trigger_suppression(censuses: Sequence[Census]) -> Captioned:
     if not any(drawn):
         figure.set_figheight(1.2)
     else:
-        grid[0].set_ylabel("share of token detectors")
+        first = grid[drawn.index(True)]
+        first.set_ylabel("share of token detectors")
+        first.tick_params(labelleft=True)
         lines = [line for axes in grid for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
         legend_below(figure, list({line.get_label(): line for line in lines}.values()), most=2)
     return Captioned(figure, caption)

@@ -131,6 +131,13 @@ def test_an_empty_figure_says_why(silent: Census) -> None:
         drawn(figure, "svg")
 
 
+def test_an_axis_is_written_beside_the_first_panel_that_has_one(silent: Census, tmp_path: Path) -> None:
+    speaking = write_census(tmp_path / "s", layers=2, neurons=64)
+    empty, filled = trigger_suppression([silent, speaking]).figure.axes
+    assert not empty.axison and filled.get_ylabel() == "share of token detectors"
+    assert filled.yaxis.get_tick_params()["labelleft"]
+
+
 def test_what_is_missing_is_told_from_what_is_none(tmp_path: Path, variants: dict[str, Captioned]) -> None:
     census = write_census(tmp_path / "w", weights=False, layers=1, neurons=32, positional={"oscillatory_weak": 3})
     assert "weights were not at hand" in words(what_detectors_write(census).figure)
