@@ -6,7 +6,7 @@ import polars as pl
 from analyze.config import Thresholds
 from analyze.counts import CorpusCounts, LayerCounts
 from analyze.detectors import LayerDetectors
-from analyze.position_table import position_columns
+from analyze.position_table import COLUMNS, position_columns
 
 SCHEMA: dict[str, pl.DataType] = {
     "layer": pl.Int32(),
@@ -30,12 +30,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "trigram_detector": pl.Boolean(),
     "n_detected_trigrams": pl.Int64(),
     "trigram_support": pl.Float64(),
-    "position_mi": pl.Float64(),
-    "position_mi_corrected": pl.Float64(),
-    "position_type": pl.String(),
-    "position_strong": pl.Boolean(),
-    "last_position_95": pl.Int64(),
-    "position_domain_difference": pl.Float64(),
+    **COLUMNS,
     "type": pl.String(),
 }
 

@@ -50,11 +50,6 @@ class Checkpoint:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
-    @property
-    def weight_dtype(self) -> torch.dtype:
-        """As which the layers are stored."""
-        return self.tensors["decoder.layers.0.fc1.weight"].dtype
-
     def layer_tensors(self, layer: int) -> dict[str, Stored]:
         """Where one decoder layer's tensors are, by their names in a `Block`."""
         return {name: self.tensors[f"decoder.layers.{layer}.{name}"] for name in self.empty_block(device="meta").state_dict()}
@@ -63,11 +58,6 @@ class Checkpoint:
         """Bytes of a slab that holds this layer."""
         *_, (_, stored, at) = self._slots(layer)
         return at + stored.nbytes
-
-    @property
-    def slab_bytes(self) -> int:
-        """Bytes of a slab that holds any one layer."""
-        return max(self.layer_bytes(layer) for layer in range(self.config.layers))
 
     def read_layer(self, layer: int, slab: UInt8[Tensor, " byte"]) -> None:
         """Read one decoder layer into a slab in main memory, by plain reads. Takes no memory; may run in any thread.

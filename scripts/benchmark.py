@@ -215,10 +215,14 @@ def main() -> None:
                 results[way].append(json.loads(done.stdout.splitlines()[-1]))
     title = f"OPT-125m's shape, {arguments.layers} layers, {arguments.tokens:,} tokens, {arguments.dtype}"
     page = f"{title}, {arguments.rounds} rounds; {measured_on()}\n\n{table(results)}"
+    tell(page, results, arguments.out / f"125m_{arguments.layers}_layers_{arguments.tokens}_{arguments.dtype}")
+
+
+def tell(page: str, results: Any, file: Path) -> None:
+    """Print the page, and write it and what it was made of: `file`.md and `file`.json."""
     print(page)
-    name = f"125m_{arguments.layers}_layers_{arguments.tokens}_{arguments.dtype}"
-    write_whole(arguments.out / f"{name}.md", page)
-    write_whole(arguments.out / f"{name}.json", json.dumps(results, indent=2) + "\n")
+    write_whole(file.with_name(f"{file.name}.md"), page)
+    write_whole(file.with_name(f"{file.name}.json"), json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

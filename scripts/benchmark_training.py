@@ -7,14 +7,12 @@ of a way's turns, and of the ratios of turns in the same round.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -32,11 +30,11 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from analyze.writing import write_whole
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
 from models.opt import OPT, initialise
-from provenance import environment
+from provenance import measured_on
+from scripts.benchmark import tell
 from tracking import Mirror, WandbConfig
 from train.config import BatchConfig, OptimizerConfig, TrainConfig, ValidationConfig
 from train.keeping import Keeping
@@ -261,17 +259,6 @@ def table(results: dict[str, list[tuple[float, float]]], task: Task, steps: int)
     return "\n".join(lines) + "\n"
 
 
-def machine() -> str:
-    """The processor or GPU, and what runs on it."""
-    found = environment()
-    cpus = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if "model name" in line] if cpus.exists() else []
-    )
-    cpu = f"{len(names)} x {names[0]}" if names else found["platform"]
-    return f"{found.get('gpu', cpu)}, {found['threads']} threads, torch {found['packages']['torch']}"
-
-
 def task_of(arguments: argparse.Namespace, weights: Path) -> Task:
     """The task that the command line names; its weights are written."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if arguments.device == "auto" else arguments.device
@@ -321,11 +308,8 @@ def main() -> None:
     model, micro = task.config.model, task.config.batch.micro
     what = f"OPT {arguments.shape}, {model.context} positions, {micro} sequences a step, dropout {model.dropout}, vocabulary {VOCABULARY:,}"
     turns = f"{arguments.rounds} turns of {arguments.steps} steps each, medians"
-    page = f"{what}\n{machine()}, {date.today()}; {turns}\n\n{table(results, task, arguments.steps)}"
-    print(page)
-    name = f"training_{arguments.shape}_{task.device.type}_dropout_{model.dropout}"
-    write_whole(arguments.out / f"{name}.md", page)
-    write_whole(arguments.out / f"{name}.json", json.dumps(results, indent=1) + "\n")
+    page = f"{what}\n{measured_on()}; {turns}\n\n{table(results, task, arguments.steps)}"
+    tell(page, results, arguments.out / f"training_{arguments.shape}_{task.device.type}_dropout_{model.dropout}")
 
 
 if __name__ == "__main__":

@@ -37,13 +37,12 @@ from analyze.residuals import InMemory
 from analyze.task import CensusTask
 from analyze.trial import random_stream
 from analyze.walk import MicroBatch
-from analyze.writing import write_whole
 from corpora.config import CorpusConfig
 from corpora.sequences import Sequences
 from errors import plainly
 from models.opening import open_checkpoint
 from provenance import measured_on
-from scripts.benchmark import POSITIONS, text
+from scripts.benchmark import POSITIONS, tell, text
 
 GB = 1_000_000_000
 EVERY = 0.02  # seconds between looks at the memory
@@ -235,10 +234,7 @@ def main() -> None:
             return
         results = measured(task, arguments.rounds)
         report = f"{title(task)}\n\n{page(task, results)}"
-    print(report)
-    name = f"walk_{task.checkpoint.title}_{len(task.sequences.ids)}_{task.device.type}"
-    write_whole(arguments.out / f"{name}.md", report)
-    write_whole(arguments.out / f"{name}.json", json.dumps(results, indent=2) + "\n")
+    tell(report, results, arguments.out / f"walk_{task.checkpoint.title}_{len(task.sequences.ids)}_{task.device.type}")
 
 
 def measured(task: CensusTask, rounds: int) -> dict[str, list[dict[str, float]]]:
