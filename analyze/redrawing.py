@@ -1,8 +1,11 @@
 """Stored counts -> tables, figures and pages again, without model or text: other thresholds, or a checkpoint that is gone."""
 
 import json
+import os
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +42,20 @@ def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: C
         raise UserError(
             f"out={folder} holds no census: neither meta.json, nor step_*, nor census/step_*, nor runs that hold one."
         )
-    for run in runs:
-        _redraw_milestones(run / "census", given, beside, console)
+    _redraw_runs(runs, given, null, console)
     if folder not in runs:
         compare(runs, [], folder, console)
+
+
+def _redraw_runs(runs: list[Path], given: Mapping[str, Any], null: Path | None, console: Console) -> None:
+    """Each in a process of its own, as many at a time as there are cores."""
+    with ProcessPoolExecutor(min(len(runs), os.cpu_count() or 1), get_context("spawn")) as pool:
+        for done in [pool.submit(_redraw_run, run, given, null, console.quiet) for run in runs]:
+            done.result()
+
+
+def _redraw_run(run: Path, given: Mapping[str, Any], null: Path | None, quiet: bool) -> None:
+    _redraw_milestones(run / "census", given, open_census(null) if null else None, Console(stderr=True, quiet=quiet))
 
 
 def _redraw_milestones(folder: Path, given: Mapping[str, Any], null: Census | None, console: Console) -> None:

@@ -131,3 +131,21 @@ def test_an_untrained_model_is_made_counted_and_drawn_beside(place: Path, tmp_pa
     (null / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(UserError, match="1 layers of 16 neurons, not 2 of 24"):
         draw(place / "out", open_census(null))
+
+
+def test_runs_are_drawn_each_in_its_own_process(place: Path, tmp_path: Path) -> None:
+    milestone = json.loads((place / "out" / "meta.json").read_text())
+    milestone["checkpoint"]["step"] = 0
+    folders = [tmp_path / "runs" / run / "census" for run in ("a", "b")]
+    for folder in folders:
+        shutil.copytree(place / "out", folder / "step_000000000")
+        (folder / "step_000000000" / "meta.json").write_text(json.dumps(milestone))
+    milestone["checkpoint"]["model"] |= {"layers": 1, "neurons": 16}
+    shutil.copytree(place / "out", tmp_path / "other")
+    (tmp_path / "other" / "meta.json").write_text(json.dumps(milestone))
+    refused = program("analyze/draw.py", "out=runs", "null=other", cwd=tmp_path)
+    assert refused.returncode == 1 and refused.stderr.startswith("error: null=other is a census of 1 layers"), refused.stderr
+    assert "Traceback" not in refused.stderr
+    done = program("analyze/draw.py", "out=runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all((folder / "report.html").is_file() for folder in (*folders, tmp_path / "runs"))
