@@ -55,11 +55,16 @@ def censuses_in(run: Path) -> list[Census]:
     """The censuses of a run's milestones, or else those taken while it trained, in order of their steps.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one of a checkpoint that knows no step.
     """
     found = censuses_under(run / "census") or censuses_under(run / "live")
     if not found:
         raise UserError(f"{run}/census holds no census of a milestone; run `python analyze/run.py ckpt={run}` first.")
+    for census in found:
+        if census.step is None:
+            raise UserError(
+                f"{census.path} is of a checkpoint that knows no step; it is none of a run: give it as censuses=[...]."
+            )
     return found
 
 

@@ -1,4 +1,7 @@
-"""Turn a corpus into tokens on disk: python scripts/prepare_corpus.py corpus=local"""
+"""Turn a corpus into tokens on disk: python scripts/prepare_corpus.py corpus=local
+
+On a finished store it reads every byte and compares checksums.
+"""
 
 import sys
 from dataclasses import dataclass
@@ -45,7 +48,9 @@ def main(cfg: DictConfig) -> None:
     with plainly():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, PrepareConfig)
-        Console().print(contents(token_store(config.corpus)))
+        store = token_store(config.corpus)
+        store.verify()
+        Console().print(contents(store))
 
 
 if __name__ == "__main__":

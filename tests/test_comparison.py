@@ -1,5 +1,6 @@
 """Variants and seeds: runs are grouped by all but their seed; means, spreads, onsets and differences are those of hand-made numbers."""
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -122,3 +123,12 @@ def test_a_folder_of_a_sweep_is_one_page(sweep: Path) -> None:
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no run folder and holds none"):
         run_folders([tmp_path])
+
+
+def test_a_run_of_a_census_without_a_step_is_refused(sweep: Path) -> None:
+    meta = sweep / "baseline-demo-local-seed0" / "census" / "step_000000100" / "meta.json"
+    told = json.loads(meta.read_text())
+    told["checkpoint"]["step"] = None
+    meta.write_text(json.dumps(told))
+    with pytest.raises(UserError, match="step_000000100 is of a checkpoint that knows no step"):
+        compare([sweep], [], sweep, Console(quiet=True))

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,3 +188,12 @@ def test_without_a_network_there_is_a_sentence(place: Path) -> None:
     failed = prepare(place, "corpus.store=nothing", HF_HUB_OFFLINE="1")
     (said,) = failed.stderr.strip().splitlines()
     assert failed.returncode == 1 and "OpenWebText is not on this machine" in said and "corpus.path=FOLDER" in said
+
+
+def test_a_finished_store_is_compared_with_its_checksums(place: Path, whole: dict[str, bytes]) -> None:
+    shutil.copytree(place / "whole", place / "damaged")
+    (shard,) = (place / "damaged").glob("openwebtext-*/train/tokens_00000.bin")
+    good = shard.read_bytes()
+    shard.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+    done = prepare(place, "corpus.path=text", "corpus.store=damaged")
+    assert done.returncode == 1 and "its sha256 is not the manifest's" in done.stderr and "Traceback" not in done.stderr
