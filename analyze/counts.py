@@ -19,17 +19,18 @@ from analyze.tallies import Tally, covering, tally
 from errors import UserError
 
 KEPT_COVERAGE = 80  # percent that at most `keep` n-grams cover, if a table is kept; a fixed number: counts know no thresholds
+NARROW = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 S = TypeVar("S", bound="Stored")
 
 
 class Stored:
-    """A dataclass of arrays, or of such dataclasses, that is one safetensors file."""
+    """A dataclass of arrays, or of such dataclasses, that is one safetensors file; integers take there as few bytes as hold them."""
 
     def save(self, file: Path, about: dict[str, str] | None = None) -> None:
         """Write the file whole: it appears under its name when its last byte is on disk."""
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(".partial")
-        save_file(arrays_of(self), str(unfinished), metadata=about)
+        save_file({name: narrow(array) for name, array in arrays_of(self).items()}, str(unfinished), metadata=about)
         with unfinished.open("rb") as stream:
             os.fsync(stream.fileno())
         unfinished.replace(file)
@@ -65,10 +66,20 @@ def arrays_of(value: Any, name: str = "") -> dict[str, np.ndarray]:
     return {name: array for part in parts for name, array in part.items()}
 
 
+def narrow(array: np.ndarray) -> np.ndarray:
+    """The same integers in the smallest type that holds them all; what is no integer as it is."""
+    if array.dtype.kind not in "iu" or not array.size:
+        return array
+    least, greatest = array.min(), array.max()
+    fits = (kind for kind in NARROW if np.iinfo(kind).min <= least and greatest <= np.iinfo(kind).max)
+    smallest = next(fits, array.dtype)
+    return array.astype(smallest) if np.dtype(smallest).itemsize < array.itemsize else array
+
+
 def made_of(kind: Any, arrays: Mapping[str, np.ndarray], name: str = "") -> Any:
     """The dataclass again."""
     if not is_dataclass(kind):
-        return arrays[name]
+        return arrays[name].astype(kind.dtypes[0], copy=False)
     return kind(**{f.name: made_of(f.type, arrays, f"{name}.{f.name}" if name else f.name) for f in fields(kind)})  # type: ignore[operator]
 
 

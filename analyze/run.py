@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from analyze.analysis import analyze
 from analyze.config import AnalyzeConfig
 from errors import plainly
+from memory import keep_freed
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="analyze")
@@ -20,6 +21,7 @@ def main(cfg: DictConfig) -> None:
     with plainly():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, AnalyzeConfig)
+        keep_freed()
         analyze(config)
 
 

@@ -25,6 +25,7 @@ from analyze.counts import count, index
 from analyze.firings import bytes_for, record
 from analyze.walk import ResidualStream
 from analyze.writing import write_whole
+from memory import keep_freed
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.config import OPTConfig
 from models.opening import open_checkpoint
@@ -154,6 +155,8 @@ def measure(way: str, folder: Path, arguments: argparse.Namespace) -> dict[str, 
     device = torch.device(auto if arguments.device == "auto" else arguments.device)
     ids = text(max(1, arguments.tokens // POSITIONS))
     checkpoint = open_checkpoint(str(folder))
+    if way != "hooks":
+        keep_freed()  # as analyze/run.py does
     found = WAYS[way](checkpoint, ids, arguments.layers, getattr(torch, arguments.dtype), device)
     found["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device.type == "cuda":

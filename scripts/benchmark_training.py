@@ -30,6 +30,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from memory import keep_freed
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
 from models.opt import OPT, initialise
@@ -206,11 +207,14 @@ WAYS: dict[str, tuple[str, Callable[[Task, Turns], None]]] = {
     "transformers_compiled": ("transformers, compiled, float32", partial(transformers, compiled=True, autocast=False)),
     "transformers_bfloat16": ("transformers, compiled, bfloat16", partial(transformers, compiled=True, autocast=True)),
 }
+OURS = ("ours", "compiled", "without_lightning")
 
 
 def take_turns(way: str, task: Task, steps: int, connection: Connection) -> None:
     """One way's process."""
     torch.manual_seed(0)
+    if way in OURS:
+        keep_freed()  # as train/run.py does
     WAYS[way][1](task, Turns(connection, steps))
 
 

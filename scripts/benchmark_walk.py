@@ -40,6 +40,7 @@ from analyze.walk import MicroBatch
 from corpora.config import CorpusConfig
 from corpora.sequences import Sequences
 from errors import plainly
+from memory import keep_freed
 from models.opening import open_checkpoint
 from provenance import measured_on
 from scripts.benchmark import POSITIONS, tell, text
@@ -230,6 +231,7 @@ def main() -> None:
     with plainly(), tempfile.TemporaryDirectory(dir=".") as folder:
         task = task_for(arguments, Path(folder) / "out")
         if arguments.measure:
+            keep_freed()  # as analyze/run.py does
             print(json.dumps(WAYS[arguments.measure](task)))
             return
         results = measured(task, arguments.rounds)

@@ -22,6 +22,7 @@ from analyze.merging import merged_counts, merged_index, tally_of
 from analyze.neurons import neuron_table
 from analyze.ngram_table import ngram_table
 from analyze.ngrams import NAMES, ngrams
+from analyze.passes import Part
 from analyze.tallies import covering, on_detected
 from errors import UserError
 
@@ -290,3 +291,27 @@ def test_packing_on_a_cpu_is_packing_on_a_gpu(dtype: torch.dtype) -> None:
     ours, theirs = np.zeros((300, 16), np.uint8), np.zeros((300, 16), np.uint8)
     assert np.array_equal(_pack_on_cpu(pre, some, ours), _pack_on_gpu(pre, some, theirs))
     assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("least", "greatest", "stored"),
+    [
+        (0, 255, "U8"),
+        (0, 256, "U16"),
+        (-1, 127, "I8"),
+        (-1, 128, "I16"),
+        (0, 65536, "U32"),
+        (-1, 40_000, "I32"),
+        (0, 2**32, "I64"),
+    ],
+)
+def test_integers_take_few_bytes_on_disk_and_come_back_as_they_were(
+    tmp_path: Path, least: int, greatest: int, stored: str
+) -> None:
+    part = Part(np.array([0.1, -np.inf], np.float32), np.array([least, greatest]))
+    part.save(tmp_path / "part.safetensors")
+    again = Part.load(tmp_path / "part.safetensors")
+    assert np.array_equal(again.first_fired, part.first_fired) and again.first_fired.dtype == np.int64
+    assert np.array_equal(again.max_pre, part.max_pre) and again.max_pre.dtype == np.float32
+    header = (tmp_path / "part.safetensors").read_bytes()
+    assert f'"dtype":"{stored}"'.encode() in header

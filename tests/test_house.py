@@ -15,7 +15,7 @@ import train.config
 from models.opt import OPT
 
 HERE = Path(__file__).parents[1]
-LEAVES = {"errors", "network", "tracking", "provenance"}
+LEAVES = {"errors", "memory", "network", "tracking", "provenance"}
 MAY_IMPORT = {
     "corpora": {"errors", "network"},
     "models": {"errors", "network"},

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from errors import plainly
+from memory import keep_freed
 from train.config import TrainConfig
 from train.folder import run_name
 from train.training import train
@@ -27,6 +28,7 @@ def main(cfg: DictConfig) -> None:
     with plainly() if HydraConfig.get().mode is RunMode.RUN else nullcontext():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, TrainConfig)
+        keep_freed()
         name = config.name or run_name(HydraConfig.get().job.override_dirname)
         train(replace(config, name=name), overrides=list(HydraConfig.get().overrides.task))
 
