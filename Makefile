@@ -30,8 +30,10 @@ bench: setup
 
 gpu: setup
 	@$(RUN) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA GPU; torch sees none")'
-	$(RUN) -m pytest tests/test_segments.py tests/test_counts.py tests/test_opt.py tests/test_throughput.py
+	$(RUN) -m pytest tests/test_gpu.py tests/test_segments.py tests/test_counts.py tests/test_throughput.py
 	$(RUN) scripts/benchmark.py --device cuda $(BENCH_ARGS)
+	test -d runs/benchmark/66b || $(RUN) scripts/synthesize_checkpoint.py 66b runs/benchmark/66b --layout bin --one-layer
+	$(RUN) scripts/benchmark_walk.py runs/benchmark/66b --device cuda --sequences 64
 	$(RUN) scripts/benchmark_training.py --device cuda
 	$(RUN) scripts/benchmark_training.py --device cuda --dropout 0.1 --ways ours transformers transformers_compiled
 

@@ -45,8 +45,15 @@ def free_memory() -> int:
                 free = int(line.split()[1]) * 1024
     limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
     if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdigit():
-        free = min(free, int(most) - int(used.read_text()))
+        free = min(free, int(most) - int(used.read_text()) + _page_cache())
     return free
+
+
+def _page_cache() -> int:
+    """Bytes of a container's memory that only hold what is in files, and are given up when something else wants them."""
+    file = CGROUP / "memory.stat"
+    stat = dict(line.split() for line in file.read_text().splitlines()) if file.exists() else {}
+    return int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
 
 
 def free_disk(folder: Path) -> int:

@@ -116,10 +116,11 @@ class Weights:
         return slot
 
     def _read_ahead(self, layers: range, free: "SimpleQueue[Slot | None]", ready: "SimpleQueue[Slot | BaseException]") -> None:
+        copies = stream(self.device) if self.pinned is not None else None
         try:
-            if self.device.type == "cuda":
+            if copies is not None:
                 torch.cuda.set_device(self.device)
-            copies = stream(self.device) if self.pinned is not None else None
+                copies.wait_stream(torch.cuda.default_stream(self.device))  # what used the slots' memory before is done with it
             for layer in layers:
                 if self.pinned is not None and copies is not None:
                     copies.synchronize()  # the slab's last layer is on the GPU
@@ -137,6 +138,9 @@ class Weights:
                 ready.put(slot)
         except BaseException as mistake:  # it is raised where the block was asked for
             ready.put(mistake)
+        finally:
+            if copies is not None:
+                copies.synchronize()  # before anything else uses the slots' memory
 
     def _read(self, layer: int, slab: Tensor) -> None:
         tensors = self.checkpoint.layer_tensors(layer)

@@ -65,7 +65,7 @@ def tokenised(
 
 def worker_count(workers: int | None) -> int:
     """So many processes; None: one for each core that this one may use."""
-    return workers or len(os.sched_getaffinity(0))
+    return workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def _in_order(

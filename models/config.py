@@ -151,7 +151,7 @@ def from_huggingface(entries: dict[str, Any], where: str) -> OPTConfig:
             norm="pre" if pre else "post",
             final_norm=bool(ours.get("final_norm", pre and not entries.get("_remove_final_layer_norm", False))),
             activation=activation,
-            init_std=entries.get("init_std", 0.006),
+            init_std=ours.get("init_std", 0.006),  # theirs says 0.02 of every OPT, which was not trained from that
             dropout=entries.get("dropout", 0.1),
             attention_dropout=entries.get("attention_dropout", 0.0),
         )

@@ -72,9 +72,9 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "sequence position width"]
     ) -> tuple[Float[Tensor, "sequence position width"], Float[Tensor, "sequence position neuron"]]:
-        """Return the residual stream after this layer, and the FFN's pre-activations in it."""
+        """Return the residual stream after this layer, and the FFN's pre-activations in it, which no gradient goes through."""
         x, pre = self.preactivations(x)
-        return self.add_ffn(x, self.activation(pre)), pre
+        return self.add_ffn(x, self.activation(pre)), pre.detach()
 
     def preactivations(
         self, x: Float[Tensor, "sequence position width"]
@@ -117,7 +117,9 @@ class Decoder(nn.Module):
         """The residual stream before the first block."""
         x: Tensor = self.embed_tokens(ids)
         if self.config.projected:
-            x = self.project_in(x)
+            x = self.project_in(x).to(
+                self.embed_tokens.weight.dtype
+            )  # under autocast too the residual stream is as exact as without
         if self.config.positions == "learned":
             x = x + self.embed_positions(torch.arange(ids.shape[1], device=ids.device) + UNUSED_ROWS)
         if self.config.positions == "sinusoidal":

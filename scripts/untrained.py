@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="new folder for the model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--std", type=float, help="of initial weights; else that of the checkpoint's config.json (OPT's training: 0.006)"
+        "--std",
+        type=float,
+        help="of initial weights; else what a checkpoint of this project began with, and 0.006 for any other OPT",
     )
     arguments = parser.parse_args()
     with plainly():

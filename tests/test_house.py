@@ -143,6 +143,14 @@ def test_the_sizes_are_those_of_opt(size: str) -> None:
     assert (config.width, config.layers, config.heads, config.neurons, parameters) == SIZES[size]
 
 
+@pytest.mark.parametrize("size", sorted({*SIZES, "8m", "25m"}))
+def test_every_size_warms_up_and_decays_over_as_many_tokens(size: str) -> None:
+    """375e6 and 300e9, whatever its batch (metaseq, launcher/opt_baselines.py)."""
+    config = trained(f"size={size}")
+    tokens = config.batch.tokens
+    assert (config.optimizer.warmup_steps, config.optimizer.schedule_steps) == (375 * 10**6 // tokens, 300 * 10**9 // tokens)
+
+
 @pytest.mark.parametrize("variant", names("model"))
 def test_a_variant_is_its_one_line_away_from_the_baseline(variant: str) -> None:
     lines = [line for line in (HERE / "conf" / "model" / f"{variant}.yaml").read_text().splitlines() if line.strip()]

@@ -201,6 +201,28 @@ def test_initialisation_has_the_standard_deviations_of_metaseq() -> None:
             assert parameter.std().item() == pytest.approx(std, rel=0.02)
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("embed_dim", [None, 20])
+@pytest.mark.parametrize("positions", ["learned", "none", "sinusoidal", "rotary", "alibi"])
+def test_the_residual_stream_is_in_float32_whatever_the_variant(positions, embed_dim, norm, ids) -> None:
+    """Under bfloat16 autocast only products are coarser, or variants would differ by their precision too."""
+    model = random_model(positions=positions, embed_dim=embed_dim, norm=norm)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x = model.decoder.embed(ids)
+        seen = [x.dtype] + [(x := block(x)[0]).dtype for block in model.decoder.layers]
+    assert set(seen) == {torch.float32}
+
+
+def test_another_s_config_does_not_say_what_its_training_began_from(tmp_path) -> None:
+    """transformers writes init_std 0.02 for every OPT; ours is kept."""
+    save_checkpoint(random_model(init_std=0.01), tmp_path / "ours", {})
+    assert open_checkpoint(str(tmp_path / "ours")).config.init_std == 0.01
+    entries = json.loads((tmp_path / "ours" / "config.json").read_text()) | {"init_std": 0.02}
+    del entries["neuron_census"]
+    (tmp_path / "ours" / "config.json").write_text(json.dumps(entries))
+    assert open_checkpoint(str(tmp_path / "ours")).config.init_std == 0.006
+
+
 def test_the_same_seed_draws_the_same_weights() -> None:
     one, same, other = (initialise(OPT(OPTConfig(**SMALL)), seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)

@@ -1,10 +1,12 @@
 """A plan is arithmetic: known answers for OPT's sizes, what it changes first where room is short, and what it says where none fits."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from analyze.budgets import Budgets
+from analyze import budgets
+from analyze.budgets import Budgets, free_memory
 from analyze.plan import RESIDUALS, Plan, Shape, candidates, plan
 from errors import UserError
 from models.config import OPTConfig
@@ -112,3 +114,16 @@ def test_a_refusal_does_not_ask_for_more_than_the_machine_has() -> None:
     with pytest.raises(UserError, match=r"0\.94 GB of memory|tokens=|No single setting") as refused:
         plan(replace(SMALL, model=OPT_66B), budgets, budgets)
     assert "host_memory=" not in str(refused.value)
+
+
+def test_the_page_cache_of_a_container_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgets, "CGROUP", tmp_path)
+    for name, text in (
+        ("max", "900000"),
+        ("current", "800000"),
+        ("stat", "anon 90000\nactive_file 300000\ninactive_file 400000\n"),
+    ):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert free_memory() == 800_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory() > 800_000
