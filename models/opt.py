@@ -117,9 +117,7 @@ class Decoder(nn.Module):
         """The residual stream before the first block."""
         x: Tensor = self.embed_tokens(ids)
         if self.config.projected:
-            x = self.project_in(x).to(
-                self.embed_tokens.weight.dtype
-            )  # under autocast too the residual stream is as exact as without
+            x = self.project_in(x).to(self.embed_tokens.weight.dtype)  # bfloat16 under autocast; the stream is float32
         if self.config.positions == "learned":
             x = x + self.embed_positions(torch.arange(ids.shape[1], device=ids.device) + UNUSED_ROWS)
         if self.config.positions == "sinusoidal":
