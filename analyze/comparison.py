@@ -61,7 +61,7 @@ def variants(runs: Mapping[Path, Sequence[Census]]) -> list[Variant]:
     for run in runs:
         groups.setdefault(_made_by(run), []).append(run)
     names = [_name(group) for group in groups.values()]
-    unique = [name if names.count(name) == 1 else group[0].name for name, group in zip(names, groups.values(), strict=True)]
+    unique = [name if names.count(name) == 1 else str(group[0]) for name, group in zip(names, groups.values(), strict=True)]
     return [Variant(name, [runs[run] for run in group]) for name, group in zip(unique, groups.values(), strict=True)]
 
 

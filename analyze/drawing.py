@@ -108,13 +108,17 @@ def spread(items: Sequence[T], most: int) -> list[T]:
 
 
 def is_one_run(censuses: Sequence[Census]) -> bool:
-    """Whether these are milestones of one training run."""
-    return len(censuses) > 1 and len({census.run for census in censuses}) == 1
+    """Whether these are milestones of one training run: of one name, side by side in one folder, each of its own step."""
+    places = {(census.run, census.path.parent) for census in censuses}
+    return len(censuses) > 1 and len(places) == 1 and len({census.step for census in censuses}) == len(censuses)
 
 
 def labels(censuses: Sequence[Census]) -> list[str]:
-    """A short name for each: the step alone among milestones of one run, else the title."""
-    return [steps(census.step) if is_one_run(censuses) else census.title for census in censuses]
+    """A short name for each: the step alone among milestones of one run, else the title, with the folder where two have one title."""
+    if is_one_run(censuses):
+        return [steps(census.step) for census in censuses]
+    titles = [census.title for census in censuses]
+    return [title if titles.count(title) == 1 else f"{title} ({c.path})" for title, c in zip(titles, censuses, strict=True)]
 
 
 def line_styles(censuses: Sequence[Census]) -> list[dict[str, str]]:
@@ -168,7 +172,7 @@ def _glyphs() -> frozenset[int]:
 
 def source(censuses: Sequence[Census], null: Census | None = None) -> str:
     """Which models read which text: the part of a caption that every figure has."""
-    names = "; ".join(dict.fromkeys(_model(census) for census in censuses))
+    names = "; ".join(dict.fromkeys(_model(census, censuses) for census in censuses))
     texts = dict.fromkeys(f"{census.meta['corpus']['name']}, {census.n_tokens:,} counted tokens" for census in censuses)
     beside = f" Beside it, dashed, an untrained model of {_shape(null)}: {null.title}." if null else ""
     return f"Model: {names}. Corpus: {'; '.join(texts)}.{beside}"
@@ -179,8 +183,10 @@ def of_all(shown: Sequence[Census], censuses: Sequence[Census]) -> str:
     return "" if len(shown) == len(censuses) else f" {len(shown)} of {len(censuses)} milestones are drawn."
 
 
-def _model(census: Census) -> str:
-    return f"{census.run} ({_shape(census)})"
+def _model(census: Census, beside: Sequence[Census]) -> str:
+    """Its run and shape, and its folder where a run in another folder has the same name."""
+    alike = {other.path.parent for other in beside if other.run == census.run}
+    return f"{census.run} ({_shape(census)}{f', in {census.path.parent}' if len(alike) > 1 else ''})"
 
 
 def _shape(census: Census) -> str:

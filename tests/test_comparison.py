@@ -10,8 +10,9 @@ from rich.console import Console
 
 from analyze.comparing import compare
 from analyze.comparison import Variant, differences, measured, onsets, over_seeds, run_folders, variants
+from analyze.drawing import is_one_run, labels, source
 from analyze.findings_of_comparison import variant_findings
-from analyze.folder import Census
+from analyze.folder import Census, open_census
 from errors import UserError
 from tests.synthetic_census import write_census
 
@@ -132,3 +133,17 @@ def test_a_run_of_a_census_without_a_step_is_refused(sweep: Path) -> None:
     meta.write_text(json.dumps(told))
     with pytest.raises(UserError, match="step_000000100 is of a checkpoint that knows no step"):
         compare([sweep], [], sweep, Console(quiet=True))
+
+
+def test_two_runs_of_one_name_are_two_variants_by_their_folders(tmp_path: Path) -> None:
+    for place, planted in (("one", {}), ("other", {"both_strong": 2})):
+        folder = tmp_path / place / "nopos" / "census" / "step_000000100"
+        write_census(folder, title="nopos, step 100", step=100, layers=2, neurons=16, places=32, positional=planted)
+    runs = [tmp_path / place / "nopos" for place in ("one", "other")]
+    compare(runs, [], tmp_path / "page", Console(quiet=True))
+    told = pl.read_parquet(tmp_path / "page" / "differences.parquet").filter(pl.col("quantity") == "positional")
+    assert told.select("variant", "other").row(0) == (str(runs[1]), str(runs[0])) and told["difference"][0] > 0
+    both = [open_census(run / "census" / "step_000000100") for run in runs]
+    assert not is_one_run(both) and labels(both) == [f"nopos, step 100 ({census.path})" for census in both]
+    assert all(f"in {run / 'census'}" in source(both) for run in runs)
+    assert not is_one_run([both[0], both[0]])
