@@ -98,7 +98,8 @@ def mutual_information(censuses: Sequence[Census], null: Census | None = None) -
     shown = with_untrained(censuses, null)
     figure, grid = side_by_side(len(shown), 7.4 if len(shown) == 1 else 3.0, 2.9, sharey=True)
     top = max(float(census.neurons["position_mi_corrected"].max() or 0) for census, _ in shown)  # type: ignore[arg-type]
-    edges = np.linspace(np.log10(FAINTEST), np.log10(max(top * 1.2, 0.1)), 41)
+    highest = max(census.position_threshold for census, _ in shown)
+    edges = np.linspace(np.log10(FAINTEST), np.log10(max(top * 1.2, highest * 1.2, 0.1)), 41)
     for axes, (census, label) in zip(grid, shown, strict=True):
         axes.set_title(label if len(shown) > 1 else "")
         for column, layer in enumerate(census.layers["layer"]):

@@ -1,7 +1,9 @@
 """Figures: every one is drawn from full and from empty tables, says why it is empty, and its colours stay apart."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +14,7 @@ from matplotlib.figure import Figure
 from analyze.drawing import Captioned, printable, spread
 from analyze.figures import census_figures, comparison_figures, drawn, run_figures, write_figure
 from analyze.figures_of_detectors import trigger_suppression, what_detectors_write
-from analyze.figures_of_position import positional_neurons
+from analyze.figures_of_position import mutual_information, positional_neurons
 from analyze.figures_of_teams import first_positions, position_teams
 from analyze.folder import Census, open_census
 from analyze.palette import PALETTE, POSITION_TYPES, STRENGTHS, position_colour, ramp, with_css_variables
@@ -173,6 +175,15 @@ def test_an_untrained_model_stands_beside_in_dashes(beside: dict[str, Captioned]
     ):
         titles = [axes.get_title() for axes in beside[name].figure.axes]
         assert titles == ["baseline, step 1000", "untrained"] and len(figures[name].figure.axes) == 1, name
+
+
+def test_a_threshold_above_all_information_is_drawn(silent: Census) -> None:
+    (axes,) = mutual_information([with_thresholds(silent, {"position_mi": 0.3})]).figure.axes
+    assert axes.get_ylim()[1] > 0.3
+
+
+def with_thresholds(census: Census, given: dict[str, Any]) -> Census:
+    return replace(census, meta=census.meta | {"thresholds": census.meta["thresholds"] | given})
 
 
 def test_the_team_of_a_layer_is_drawn_as_the_ranges_that_were_planted(tmp_path: Path) -> None:
