@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from analyze.basis import check_seeds, uneven
 from analyze.comparison import Variant, differences, measured, onsets, over_seeds, run_folders, variants
 from analyze.drawing import Captioned
 from analyze.figures import comparison_figures, write_figures
@@ -20,9 +21,14 @@ def compare(runs: list[Path], censuses: list[Path], out: Path, console: Console,
     """Write one page that sets whole runs, from the censuses of their milestones, and single censuses side by side.
 
     A folder of runs stands for all of them. Of runs that differ by their seed alone one is drawn; their spread is in the findings.
+
+    Raises:
+        UserError: a folder holds no run, a run no census, or the seeds of a variant were not counted alike.
     """
     folders = {run: censuses_in(run) for run in run_folders(runs)}
     found = variants(folders)
+    for variant in found:
+        check_seeds(variant.name, variant.runs)
     names = _names(folders)
     every = {names[run]: taken for run, taken in folders.items()}
     for folder in censuses:
@@ -31,9 +37,11 @@ def compare(runs: list[Path], censuses: list[Path], out: Path, console: Console,
     further = {name: taken for name, taken in every.items() if any(taken is run for variant in found for run in variant.runs[1:])}
     shown = {name: taken for name, taken in every.items() if name not in further}
     of_variants, told = compare_variants(found, out) if found else ({}, [])
-    figures = of_variants | comparison_figures(shown, open_census(null) if null else None)
+    beside = open_census(null) if null else None
+    bases = uneven([*(census for taken in every.values() for census in taken), *([beside] if beside else [])])
+    figures = of_variants | comparison_figures(shown, beside)
     write_figures(figures, out / "figures")
-    write_whole(out / "report.html", comparison_page(shown, figures, out, told, further))
+    write_whole(out / "report.html", comparison_page(shown, figures, out, told, further, bases))
     console.print(f"{', '.join(every)} compared  ->  {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 

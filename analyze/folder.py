@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,12 @@ class Census:
     def thresholds(self) -> Thresholds:
         """Where one type ends and the next begins, as the tables were made."""
         return Thresholds.of(self.meta["thresholds"])
+
+    @property
+    def threshold_values(self) -> dict[str, Any]:
+        """Thresholds by the names that commands take, such as positions.run."""
+        values = asdict(self.thresholds)
+        return values | {f"positions.{name}": value for name, value in values.pop("positions").items()}
 
     @property
     def post_norm(self) -> bool:

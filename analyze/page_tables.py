@@ -1,10 +1,9 @@
 """layer tables and meta.json -> the static tables of a page: layers, milestones, what was counted, what words mean."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from analyze.drawing import steps
@@ -97,17 +96,11 @@ def _facts(census: Census) -> str:
         "counted tokens": f"{census.n_tokens:,} in {corpus['sequences']:,} sequences of {corpus['context']:,}; BOS "
         + ("absent" if corpus["bos_id"] is None else f"(id {corpus['bos_id']}) not counted"),
         "dead bound": f"a neuron seen dead fires, with 95% confidence, on less than {census.meta['dead_bound']:.2e} of tokens",
-        "thresholds": ", ".join(f"{name} {value}" for name, value in _flat(census.meta["thresholds"])),
+        "thresholds": ", ".join(f"{name} {value}" for name, value in census.threshold_values.items()),
         "made with": _made(census),
     }
     rows = "".join(f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>" for term, words in facts.items() if words)
     return f"<dl class=facts>{rows}</dl>"
-
-
-def _flat(settings: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings and those of groups among them by the names that commands take: positions.run."""
-    for name, value in settings.items():
-        yield from _flat(value, f"{group}{name}.") if isinstance(value, Mapping) else [(group + name, value)]
 
 
 def _made(census: Census) -> str:

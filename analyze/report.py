@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from analyze.basis import uneven
 from analyze.drawing import Captioned, steps
 from analyze.findings import census_findings, comparison_findings, run_findings
 from analyze.folder import Census
@@ -39,7 +40,9 @@ def run_page(milestones: Sequence[Census], over_training: Figures, of_last: Figu
     each milestone's own page.
     """
     last = milestones[-1]
-    training = _list(run_findings(milestones)) + milestones_table(milestones, folder) + at_last_step(milestones)
+    training = (
+        _list(uneven(milestones) + run_findings(milestones)) + milestones_table(milestones, folder) + at_last_step(milestones)
+    )
     body = _section("Over training", training + _drawn(over_training, links=False))
     body += _section(f"At {steps(last.step)}", _list(census_findings(last)) + _drawn(of_last))
     body += _neurons(last) + step_blocks(milestones, over_training)
@@ -52,16 +55,20 @@ def comparison_page(
     folder: Path,
     over_seeds: Sequence[str] = (),
     further: Mapping[str, Sequence[Census]] | None = None,
+    bases: Sequence[str] = (),
 ) -> str:
     """The page that sets runs beside each other: the answer in numbers, figures, their milestones' pages, layers.
 
-    `over_seeds` says how variants differ; `further` runs are of other seeds, and only their milestones are listed.
+    `over_seeds` says how variants differ; `further` runs are of other seeds, and only their milestones are listed; `bases`, how they
+    were not counted alike, stands before all other findings.
     """
     every = {**runs, **(further or {})}
     last = [run[-1] for run in runs.values()]
     title = " and ".join(every) if len(every) < 4 else f"{len(every)} runs"
-    body = _section("Variants", _list(over_seeds)) if over_seeds else ""
-    body += _section("Findings", _list(comparison_findings(runs))) + _section("Figures", _drawn(figures, links=False))
+    of_variants, of_last = list(over_seeds), comparison_findings(runs)
+    (of_variants or of_last)[:0] = bases
+    body = _section("Variants", _list(of_variants)) if of_variants else ""
+    body += _section("Findings", _list(of_last)) + _section("Figures", _drawn(figures, links=False))
     pages = "".join(f"<h3>{escape(name)}</h3>{milestones_table(run, folder)}" for name, run in every.items())
     drawn = f"{len(every)} runs compared" + ("; of each variant one seed is drawn." if further else ".")
     return _page(title, drawn, body + _section("Milestones", pages) + layers(last) + source(last))
