@@ -1,6 +1,8 @@
 """Configuration -> censuses, their reports, and the comparison of a run's milestones."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -87,20 +89,27 @@ def draw(out: Path, null: Census | None = None) -> tuple[Census, list[Path]]:
         UserError: the untrained model has another shape.
     """
     census = open_census(out)
-    if null and (differs := shapes_differ(census, null)):
-        raise UserError(
-            f"null={null.path} is a census of {differs}; give one of a model of the same shape (scripts/untrained.py)."
-        )
+    check_shapes(census.meta, null)
     figures = census_figures(census, null)
     files = write_figures(figures, out / "figures")
     write_whole(out / "report.html", census_page(census, figures))
     return census, files
 
 
-def shapes_differ(census: Census, other: Census) -> str | None:
-    """How another model's shape differs, in words; None if it does not."""
-    ours, theirs = (tuple(c.meta["checkpoint"]["model"][name] for name in ("layers", "neurons")) for c in (census, other))
-    return None if ours == theirs else f"{theirs[0]} layers of {theirs[1]} neurons, not {ours[0]} of {ours[1]}"
+def check_shapes(meta: Mapping[str, Any], null: Census | None) -> None:
+    """An untrained model is drawn beside one of its own shape.
+
+    Raises:
+        UserError: it has another.
+    """
+    if null is None:
+        return
+    ours, theirs = (tuple(of["checkpoint"]["model"][name] for name in ("layers", "neurons")) for of in (meta, null.meta))
+    if ours != theirs:
+        differs = f"{theirs[0]} layers of {theirs[1]} neurons, not {ours[0]} of {ours[1]}"
+        raise UserError(
+            f"null={null.path} is a census of {differs}; give one of a model of the same shape (scripts/untrained.py)."
+        )
 
 
 def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig, ranks: Ranks | None = None) -> Sequences:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from analyze.bar import progress_bar
 from analyze.budgets import budgets, machine
-from analyze.census_tables import write_tables
+from analyze.census_tables import census_tables, write_tables
 from analyze.claim import check, claim
 from analyze.counting import Counting
 from analyze.counts import CorpusCounts, LayerCounts
@@ -56,7 +56,7 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
             console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
         if few := bias_warning(rows.corpus.seen_at, task.config.thresholds.position_mi):
             console.print(few, markup=False, highlight=False, soft_wrap=True)
-        write_tables(task.out, rows, task.config.thresholds)
+        write_tables(task.out, census_tables(task.out, rows, task.config.thresholds))
         write_meta(task, rows.corpus, seconds, time.time() - begun)
 
 

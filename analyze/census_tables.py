@@ -1,5 +1,6 @@
 """census folder -> neurons.parquet, ngrams.parquet, layers.parquet and position_domains.parquet."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -17,10 +18,13 @@ from analyze.writes import LayerWrites
 from analyze.writing import write_table
 
 
-def write_tables(out: Path, rows: Index, thresholds: Thresholds) -> None:
-    """Compute neurons, ngrams, layers and position_domains.parquet from what is stored of every finished layer.
+def census_tables(out: Path, rows: Index, thresholds: Thresholds) -> dict[str, pl.DataFrame]:
+    """Compute neurons, ngrams, layers and position_domains from what is stored of every finished layer.
 
     Without what a layer writes to the logits (a folder added up from shards), the columns of suppression are left out.
+
+    Raises:
+        UserError: see `layer_detectors`.
     """
     corpus = rows.corpus
     of_neurons, of_ngrams, of_domains, of_teams, shares = [], [], [], [], []
@@ -40,6 +44,10 @@ def write_tables(out: Path, rows: Index, thresholds: Thresholds) -> None:
     layers = layer_table(neurons, ngrams, thresholds.positions).hstack(pl.concat(of_teams))
     if shares:
         layers = layers.with_columns(pl.from_dicts(shares, schema=dict.fromkeys(SHARES, pl.Float64)))
-    tables = {"neurons": neurons, "ngrams": ngrams, "layers": layers, "position_domains": pl.concat(of_domains)}
+    return {"neurons": neurons, "ngrams": ngrams, "layers": layers, "position_domains": pl.concat(of_domains)}
+
+
+def write_tables(out: Path, tables: Mapping[str, pl.DataFrame]) -> None:
+    """Write `census_tables` under their names."""
     for name, table in tables.items():
         write_table(out / f"{name}.parquet", table)

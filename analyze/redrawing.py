@@ -9,11 +9,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from analyze.analysis import compare_milestones, draw
-from analyze.census_tables import write_tables
+from analyze.analysis import check_shapes, compare_milestones, draw
+from analyze.census_tables import census_tables, write_tables
 from analyze.comparing import censuses_under, compare
 from analyze.config import Thresholds
 from analyze.counts import Index
@@ -32,7 +33,7 @@ def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: C
     """
     beside = open_census(null) if null else None
     if (folder / "meta.json").is_file():
-        _redraw_census(folder, given, beside, console)
+        _write_anew(folder, *_anew(folder, given, beside), beside, console)
         return
     if list(folder.glob("step_*/meta.json")):  # a run's census/ or live/
         _redraw_milestones(folder, given, beside, console)
@@ -59,19 +60,29 @@ def _redraw_run(run: Path, given: Mapping[str, Any], null: Path | None, quiet: b
 
 
 def _redraw_milestones(folder: Path, given: Mapping[str, Any], null: Census | None, console: Console) -> None:
-    for census in censuses_under(folder):
-        drawn = _redraw_census(census.path, given, null, console)
+    """All that is refused is refused before the first is written, so that no run is left with two kinds of thresholds."""
+    every = [(census.path, *_anew(census.path, given, null)) for census in censuses_under(folder)]
+    for path, meta, tables in every:
+        drawn = _write_anew(path, meta, tables, null, console)
         null = null or (drawn if drawn.step == 0 else None)
     compare_milestones(censuses_under(folder), folder, console)
 
 
-def _redraw_census(folder: Path, given: Mapping[str, Any], null: Census | None, console: Console) -> Census:
+def _anew(folder: Path, given: Mapping[str, Any], null: Census | None) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
+    """A census' meta.json and tables under other thresholds."""
     meta = json.loads((folder / "meta.json").read_text())
     if "thresholds" not in meta:
         raise UserError(f"{folder} is no finished census; the command that began it goes on.")
+    check_shapes(meta, null)
     thresholds = changed(Thresholds.of(meta["thresholds"]), given)
-    write_tables(folder, Index.load(folder / "index.safetensors"), thresholds)
-    write_whole(folder / "meta.json", json.dumps(meta | {"thresholds": asdict(thresholds)}, indent=2) + "\n")
+    return meta | {"thresholds": asdict(thresholds)}, census_tables(folder, Index.load(folder / "index.safetensors"), thresholds)
+
+
+def _write_anew(
+    folder: Path, meta: dict[str, Any], tables: Mapping[str, pl.DataFrame], null: Census | None, console: Console
+) -> Census:
+    write_tables(folder, tables)
+    write_whole(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     census, _ = draw(folder, null)
     console.print(f"{census.title}: drawn anew  ->  {folder}", markup=False, highlight=False, soft_wrap=True)
     return census

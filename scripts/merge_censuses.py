@@ -10,7 +10,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parents[1])
 
 from analyze.analysis import draw
-from analyze.census_tables import write_tables
+from analyze.census_tables import census_tables, write_tables
 from analyze.config import Thresholds
 from analyze.counts import Index, LayerCounts
 from analyze.merging import merged_counts, merged_index
@@ -49,7 +49,7 @@ def merge(a: Path, b: Path, out: Path) -> None:
     whole.corpus.save(out / "corpus.safetensors")
     if (a / "tokenizer.json").exists():
         shutil.copyfile(a / "tokenizer.json", out / "tokenizer.json")
-    write_tables(out, whole, Thresholds.of(metas[0]["thresholds"]))
+    write_tables(out, census_tables(out, whole, Thresholds.of(metas[0]["thresholds"])))
     write_whole(out / "meta.json", json.dumps(_merged_meta(metas, whole, sequences, [a, b]), indent=2) + "\n")
     draw(out)
 
