@@ -33,7 +33,12 @@ class Variant:
     @property
     def seeds(self) -> str:
         """How many runs there are, in words."""
-        return "1 seed" if len(self.runs) == 1 else f"{len(self.runs)} seeds"
+        return self.some(len(self.runs))
+
+    def some(self, runs: int) -> str:
+        """So many of its runs, in words."""
+        every = "1 seed" if len(self.runs) == 1 else f"{len(self.runs)} seeds"
+        return every if runs == len(self.runs) else f"{runs} of {every}"
 
 
 def run_folders(given: Sequence[Path]) -> list[Path]:
@@ -115,6 +120,13 @@ def over_seeds(values: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def comparable(variant: Variant, spread: pl.DataFrame) -> pl.DataFrame:
+    """A variant's means at the steps that all its runs have, so that they differ by the step alone; all its means if there is none."""
+    rows = spread.filter(pl.col("variant") == variant.name)
+    of_all = rows.filter(pl.col("runs") == len(variant.runs))
+    return of_all if of_all.height else rows
+
+
 def onsets(found: Sequence[Variant], values: pl.DataFrame, quantity: str) -> pl.DataFrame:
     """The step from which on a layer always has such neurons: variant, run, layer, step; null for a layer that has none at the end."""
     rows = values.filter((pl.col("quantity") == quantity) & pl.col("layer").is_not_null()).sort("step")
@@ -126,24 +138,25 @@ def onsets(found: Sequence[Variant], values: pl.DataFrame, quantity: str) -> pl.
 
 
 def differences(found: Sequence[Variant], spread: pl.DataFrame) -> pl.DataFrame:
-    """Of every two variants at the last step both have, all layers together: quantity, variant, other, step, difference, and
+    """Of every two variants at the last step that all runs of both have, of all layers together.
 
+    Columns are quantity, variant, other, step, difference,
     `error`, the difference's standard error (null where a variant has one run), and `apart`: whether the runs of one are all above
-    those of the other.
+    those of the other (null likewise).
     """
     rows: list[dict[str, Any]] = []
-    of_all = spread.filter(pl.col("layer").is_null())
-    for a, b in combinations([variant.name for variant in found], 2):
-        steps = [set(of_all.filter(pl.col("variant") == name)["step"].to_list()) for name in (a, b)]
+    of_all = {variant.name: comparable(variant, spread).filter(pl.col("layer").is_null()) for variant in found}
+    for a, b in combinations(of_all, 2):
+        steps = [set(of_all[name]["step"].to_list()) for name in (a, b)]
         if not steps[0] & steps[1]:
             continue
         step = max(steps[0] & steps[1])
         for quantity in QUANTITIES:
-            here = of_all.filter((pl.col("step") == step) & (pl.col("quantity") == quantity))
-            one, two = (here.row(by_predicate=pl.col("variant") == name, named=True) for name in (b, a))
+            at = (pl.col("step") == step) & (pl.col("quantity") == quantity)
+            one, two = (of_all[name].row(by_predicate=at, named=True) for name in (b, a))
             known = one["spread"] is not None and two["spread"] is not None
             error = (one["spread"] ** 2 / one["runs"] + two["spread"] ** 2 / two["runs"]) ** 0.5 if known else None
-            apart = one["least"] > two["greatest"] or two["least"] > one["greatest"]
+            apart = (one["least"] > two["greatest"] or two["least"] > one["greatest"]) if known else None
             difference = one["mean"] - two["mean"]
             rows.append(
                 {

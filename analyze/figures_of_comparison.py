@@ -7,7 +7,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analyze.comparison import Variant
+from analyze.comparison import Variant, comparable
 from analyze.drawing import Captioned, from_zero, layer_columns, legend_below, panels, source
 from analyze.findings_of_comparison import WORDS
 from analyze.palette import LINE_COLOURS, LINE_MARKERS, styled
@@ -24,9 +24,7 @@ def variants_by_layer(found: Sequence[Variant], spread: pl.DataFrame) -> Caption
     for axes, quantity in zip(grid[0], DRAWN, strict=True):
         top = 0.0
         for number, variant in enumerate(found):
-            rows = spread.filter(
-                (pl.col("variant") == variant.name) & (pl.col("quantity") == quantity) & pl.col("layer").is_not_null()
-            )
+            rows = comparable(variant, spread).filter(pl.col("quantity") == quantity, pl.col("layer").is_not_null())
             rows = rows.filter(pl.col("step") == pl.col("step").max()).sort("layer")
             shift = 0.12 * (number - (len(found) - 1) / 2)
             place = [layers.index(layer) + shift for layer in rows["layer"]]
@@ -38,7 +36,9 @@ def variants_by_layer(found: Sequence[Variant], spread: pl.DataFrame) -> Caption
         axes.grid(visible=True, axis="y")
     grid[0, 0].set_ylabel("neurons of a layer")
     _legend(figure, found)
-    return Captioned(figure, f"Neurons of each layer at the last step of each variant. {SPREAD} {_source(found)}")
+    return Captioned(
+        figure, f"Neurons of each layer at the last step that all seeds of a variant have. {SPREAD} {_source(found)}"
+    )
 
 
 @styled
@@ -48,9 +48,7 @@ def variants_over_training(found: Sequence[Variant], spread: pl.DataFrame) -> Ca
     for axes, quantity in zip(grid[0], DRAWN, strict=True):
         top = 0.0
         for number, variant in enumerate(found):
-            rows = spread.filter(
-                (pl.col("variant") == variant.name) & (pl.col("quantity") == quantity) & pl.col("layer").is_null()
-            )
+            rows = comparable(variant, spread).filter(pl.col("quantity") == quantity, pl.col("layer").is_null())
             rows = rows.sort("step")
             axes.errorbar(rows["step"], rows["mean"], yerr=_bars(rows), **_style(number), linewidth=1, capsize=2)
             top = max(top, *map(float, rows["greatest"]))
@@ -61,7 +59,10 @@ def variants_over_training(found: Sequence[Variant], spread: pl.DataFrame) -> Ca
         axes.grid(visible=True, axis="y")
     grid[0, 0].set_ylabel("neurons of the model")
     _legend(figure, found)
-    return Captioned(figure, f"Neurons of all layers against the training step. {SPREAD} {_source(found)}")
+    return Captioned(
+        figure,
+        f"Neurons of all layers against the training step, where all seeds of a variant have been counted. {SPREAD} {_source(found)}",
+    )
 
 
 def _bars(rows: pl.DataFrame) -> tuple[list[float], list[float]]:

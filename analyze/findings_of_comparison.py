@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from analyze.comparison import QUANTITIES, Variant, differences, onsets
+from analyze.comparison import QUANTITIES, Variant, comparable, differences, onsets
 
 WORDS = {
     "dead": "dead neurons",
@@ -36,11 +36,11 @@ def _positional(variant: Variant, spread: pl.DataFrame, first: pl.DataFrame) -> 
 
 def _found(variant: Variant, spread: pl.DataFrame, quantity: str) -> str:
     """ "nopos, 2 seeds, step 2,500: 10.5 ± 2.1 positional neurons of 2,048; layer 0 1 ± 0, layer 1 7.5 ± 2.1." """
-    rows = spread.filter((pl.col("variant") == variant.name) & (pl.col("quantity") == quantity))
+    rows = comparable(variant, spread).filter(pl.col("quantity") == quantity)
     rows = rows.filter(pl.col("step") == pl.col("step").max())
     whole = rows.row(by_predicate=pl.col("layer").is_null(), named=True)
     neurons = variant.runs[0][-1].neurons.height
-    said = f"{variant.name}, {variant.seeds}, step {whole['step']:,}:"
+    said = f"{variant.name}, {variant.some(whole['runs'])}, step {whole['step']:,}:"
     if not whole["greatest"]:
         return f"{said} no {WORDS[quantity]} in any layer{'' if whole['runs'] == 1 else ' of any seed'}."
     layers = rows.filter(pl.col("layer").is_not_null() & (pl.col("greatest") > 0)).sort("layer")

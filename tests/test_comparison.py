@@ -11,6 +11,7 @@ from rich.console import Console
 from analyze.comparing import compare
 from analyze.comparison import Variant, differences, measured, onsets, over_seeds, run_folders, variants
 from analyze.drawing import is_one_run, labels, source
+from analyze.figures_of_comparison import variants_by_layer, variants_over_training
 from analyze.findings_of_comparison import variant_findings
 from analyze.folder import Census, open_census
 from errors import UserError
@@ -28,7 +29,8 @@ def census(step: int, positional: list[int], dead: list[int], neurons: int = 10)
     ]  # fmt: skip
     schema = {"layer": pl.Int32, "neuron": pl.Int32, "dead": pl.Boolean, "token_detector": pl.Boolean, "position_type": pl.String}
     table = pl.DataFrame(rows, schema=schema)
-    return Census(Path(), {"checkpoint": {"step": step}, "title": f"x, step {step}"}, table, pl.DataFrame())
+    meta = {"checkpoint": {"step": step}, "title": f"x, step {step}", "corpus": {"name": "made", "n_tokens": 100}}
+    return Census(Path(), meta, table, pl.DataFrame({"neurons": [neurons] * len(dead)}))
 
 
 @pytest.fixture
@@ -68,7 +70,8 @@ def test_differences_have_their_error(found: list[Variant]) -> None:
     assert row["error"] == pytest.approx((2 / 2 + 0 / 2) ** 0.5)
     assert rows["token_detectors"]["apart"] is False
     one = [found[0], Variant("b", found[1].runs[:1])]
-    assert differences(one, over_seeds(measured(one)))["error"].null_count() == 4
+    alone = differences(one, over_seeds(measured(one)))
+    assert alone["error"].null_count() == 4 and alone["apart"].null_count() == 4
 
 
 def test_sentences_answer_which_where_from_when(found: list[Variant]) -> None:
@@ -83,6 +86,22 @@ def test_sentences_answer_which_where_from_when(found: list[Variant]) -> None:
     assert (
         "Differences in dead neurons: b minus a -3.0 ± 1.0 (standard error; no seed of one is within the other's range)." in told
     )
+
+
+def test_numbers_are_of_the_last_step_that_all_seeds_have(found: list[Variant]) -> None:
+    cut_short = [Variant("a", [found[0].runs[0], found[0].runs[1][:2]]), found[1]]
+    values = measured(cut_short)
+    spread = over_seeds(values)
+    told = variant_findings(cut_short, values, spread)
+    assert told[0].startswith("a, 2 seeds, step 10: 1.0 ± 1.4 positional neurons of 20;")
+    assert set(differences(cut_short, spread)["step"]) == {10}
+    figure, caption = variants_by_layer(cut_short, spread)
+    assert figure.axes[0].get_lines()[0].get_ydata().tolist() == [0, 1] and "last step that all seeds" in caption
+    lines = variants_over_training(cut_short, spread).figure.axes[0].get_lines()
+    assert lines[0].get_xdata().tolist() == [0, 10]
+    nowhere = [Variant("a", [found[0].runs[0][:1], found[0].runs[1][1:2]])]
+    values = measured(nowhere)
+    assert variant_findings(nowhere, values, over_seeds(values))[0].startswith("a, 1 of 2 seeds, step 10: no positional neurons")
 
 
 @pytest.fixture
