@@ -140,9 +140,8 @@ def onsets(found: Sequence[Variant], values: pl.DataFrame, quantity: str) -> pl.
 def differences(found: Sequence[Variant], spread: pl.DataFrame) -> pl.DataFrame:
     """Of every two variants at the last step that all runs of both have, of all layers together.
 
-    Columns are quantity, variant, other, step, difference,
-    `error`, the difference's standard error (null where a variant has one run), and `apart`: whether the runs of one are all above
-    those of the other (null likewise).
+    Columns are quantity, variant, other, step, difference, `error`, the difference's standard error (null where a variant has one
+    run), and `apart`: whether the runs of one are all above those of the other (null likewise).
     """
     rows: list[dict[str, Any]] = []
     of_all = {variant.name: comparable(variant, spread).filter(pl.col("layer").is_null()) for variant in found}

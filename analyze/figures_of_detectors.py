@@ -22,6 +22,7 @@ from analyze.drawing import (
 )
 from analyze.folder import Census
 from analyze.palette import FAINT, INK, PALETTE, styled
+from analyze.suppression import TOO_LOOSE, answerable
 
 COLUMNS, WRITTEN = 4, 5  # detectors in the table, and tokens at either end of what they write
 LINE, WIDTH = 0.17, 1.85  # inches of a line of text and of a column
@@ -37,8 +38,8 @@ def what_detectors_write(census: Census) -> Captioned:
     caption = (
         f"Token detectors, of each layer the one that fires most, at most {COLUMNS} layers: the tokens they detect, and those whose "
         "logits they raise and lower most each time they fire; detected ones are bold. "
-        f"{source([census])} At most {asked.unigrams} tokens make up {asked.coverage}% of a detector's firings, half of them on tokens "
-        f"that occur at least {asked.support_occurrences} times."
+        f"{source([census])} At most {asked.unigrams} tokens make up {asked.coverage}% of a detector's firings, {asked.support:.0%} of "
+        f"them on tokens that occur at least {asked.support_occurrences} times."
     )
     chosen = _most_firing(census)
     if chosen.is_empty() or "top_promoted" not in chosen.columns:
@@ -71,6 +72,12 @@ def _no_detector(census: Census) -> str:
     if not letter:
         return "There is no token detector in any layer."
     return f"None of {letter:,} token detectors fires on well-seen tokens (token_support is below {census.thresholds.support:g})."
+
+
+def _no_share(census: Census) -> str:
+    if census.neurons["token_detector"].any() and not answerable(census.thresholds):
+        return "\n".join(wrap(TOO_LOOSE, 44))
+    return _no_detector(census)
 
 
 Written = tuple[str, str, bool]  # by how much, which token, whether detected
@@ -140,7 +147,7 @@ def trigger_suppression(censuses: Sequence[Census]) -> Captioned:
 def _suppressing(axes: Axes, census: Census) -> bool:
     known = [name for name in CONVENTIONS if f"suppressing_share_{name}" in census.layers.columns]
     if not any(census.layers[f"suppressing_share_{name}"].count() for name in known):
-        say(axes, _no_detector(census) if known else "The weights were not at hand\nwhen this census was added up.")
+        say(axes, _no_share(census) if known else "The weights were not at hand\nwhen this census was added up.")
         return False
     places = np.arange(census.layers.height)
     for convention, colour in zip(CONVENTIONS, ("line-0", "line-2", "line-3"), strict=True):

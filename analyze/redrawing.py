@@ -19,6 +19,7 @@ from analyze.comparing import censuses_under, compare
 from analyze.config import Thresholds
 from analyze.counts import Index
 from analyze.folder import Census, open_census
+from analyze.suppression import TOO_LOOSE, answerable
 from analyze.writing import write_whole
 from errors import UserError
 
@@ -85,6 +86,8 @@ def _write_anew(
     write_whole(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     census, _ = draw(folder, null)
     console.print(f"{census.title}: drawn anew  ->  {folder}", markup=False, highlight=False, soft_wrap=True)
+    if not answerable(census.thresholds):
+        console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
     return census
 
 

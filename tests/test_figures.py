@@ -18,6 +18,7 @@ from analyze.figures_of_position import mutual_information, positional_neurons
 from analyze.figures_of_teams import first_positions, position_teams
 from analyze.folder import Census, open_census
 from analyze.palette import PALETTE, POSITION_TYPES, STRENGTHS, position_colour, ramp, with_css_variables
+from analyze.suppression import SHARES
 from errors import UserError
 from tests.synthetic_census import write_census
 
@@ -146,6 +147,15 @@ def test_what_is_missing_is_told_from_what_is_none(tmp_path: Path, variants: dic
     assert "weights were not at hand" in words(trigger_suppression([census]).figure)
     assert "No oscillatory neuron is strong: the 3" in words(position_teams(census).figure)
     assert "LayerNorm after" in words(variants["figure_16_positional_neurons_post_norm"].figure)
+
+
+def test_what_thresholds_leave_unanswered_is_not_said_to_be_none(tmp_path: Path) -> None:
+    census = write_census(tmp_path / "loose", layers=1, neurons=32)
+    unanswered = replace(census, layers=census.layers.with_columns(pl.lit(None, pl.Float64).alias(name) for name in SHARES))
+    assert "fires on well-seen tokens" in words(trigger_suppression([unanswered]).figure)
+    loose = with_thresholds(unanswered, {"detection": 40, "support": 0.3})
+    assert "projections are kept for" in words(trigger_suppression([loose]).figure).replace("\n", " ")
+    assert "30% of them on tokens that occur" in what_detectors_write(loose).caption
 
 
 def test_figures_of_runs(run: list[Census], variants: dict[str, Captioned], sizes: dict[str, Captioned]) -> None:

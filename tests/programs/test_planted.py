@@ -84,14 +84,16 @@ def test_neurons_of_the_first_positions_are_found_whether_positional_or_not(plac
 
 def test_everything_is_drawn_again_from_counts_under_other_thresholds(place: Path, rows: pl.DataFrame) -> None:
     before = {file.name: file.read_bytes() for file in (place / "out").glob("*.parquet")}
-    done = program("analyze/draw.py", "out=out", "thresholds.position_mi=0.3", "thresholds.positions.first=2", cwd=place)
+    other = ["thresholds.position_mi=0.3", "thresholds.positions.first=2", "thresholds.detection=40"]
+    done = program("analyze/draw.py", "out=out", *other, cwd=place)
     assert done.returncode == 0 and "drawn anew" in done.stderr, done.stderr
+    assert "suppress their triggers is left out" in done.stderr and "detection=50" in done.stderr, "40 is looser"
     fewer = pl.read_parquet(place / "out" / "neurons.parquet")
     assert 0 < fewer["position_type"].count() < rows["position_type"].count()
     asked = json.loads((place / "out" / "meta.json").read_text())["thresholds"]
     assert (asked["position_mi"], asked["positions"]["first"], asked["positions"]["span"]) == (0.3, 2, 0.5)
     shutil.rmtree(place / "out" / "figures")
-    redraw(place / "out", {"position_mi": 0.05, "positions": {"first": 8}}, None, Console(quiet=True))
+    redraw(place / "out", {"position_mi": 0.05, "detection": 95, "positions": {"first": 8}}, None, Console(quiet=True))
     assert {file.name: file.read_bytes() for file in (place / "out").glob("*.parquet")} == before
     drawn = {file.stem for file in (place / "out" / "figures").glob("*.svg")}
     assert {name[:9] for name in drawn if name.startswith("figure")} == {
