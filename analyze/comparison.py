@@ -57,7 +57,8 @@ def run_folders(given: Sequence[Path]) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / name).is_dir() for name in ("milestones", "census", "live"))
+    """Whether it has milestones, or censuses of them: a folder of runs may hold a census/ of single checkpoints."""
+    return (folder / "milestones").is_dir() or any(any((folder / name).glob("step_*")) for name in ("census", "live"))
 
 
 def variants(runs: Mapping[Path, Sequence[Census]]) -> list[Variant]:

@@ -140,6 +140,13 @@ def test_a_folder_of_a_sweep_is_one_page(sweep: Path) -> None:
     ].to_list() == [2, 2]
 
 
+def test_a_folder_of_runs_may_hold_censuses_of_single_checkpoints(sweep: Path) -> None:
+    write_census(sweep / "census" / "opt-125m", layers=1, neurons=16, places=32)
+    assert len(run_folders([sweep])) == 4
+    with pytest.raises(UserError, match="is no run folder and holds none"):
+        run_folders([sweep / "census"])
+
+
 def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no run folder and holds none"):
         run_folders([tmp_path])
