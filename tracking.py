@@ -58,8 +58,8 @@ def run_id(run: Path) -> str:
 
 
 def without_seed(name: str) -> str:
-    """A run's name without its seed: what runs of one variant have in common."""
-    return re.sub(r"[-_]?seed[-_=]?\d+", "", name)
+    """A run's name without its seed: what runs of one variant have in common; "baseline" where the seed is all of it."""
+    return re.sub(r"[-_]?seed[-_=]?\d+", "", name).strip("-_") or "baseline"
 
 
 class Mirror:

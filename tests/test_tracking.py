@@ -24,7 +24,7 @@ from analyze.task import CensusTask
 from corpora.config import CorpusConfig
 from models.opening import open_checkpoint
 from tests.synthetic_census import write_census
-from tracking import Mirror, WandbConfig, run_id
+from tracking import Mirror, WandbConfig, run_id, without_seed
 from train.config import LiveConfig
 from train.training import train
 
@@ -194,3 +194,8 @@ def test_parts_that_begin_together_have_folders_of_their_own(tmp_path: Path) -> 
         mirror.log({"step": 1, "tokens": 2})
         mirror.close()
     assert len(parts(tmp_path)) == 2 and all([row["step"] for row in rows(part)] == [1] for part in parts(tmp_path))
+
+
+def test_a_variant_is_a_run_s_name_without_its_seed() -> None:
+    names = {"nopos-demo-seed1": "nopos-demo", "seed_0": "baseline", "seed_0-size_8m": "size_8m", "nopos": "nopos"}
+    assert {name: without_seed(name) for name in names} == names
