@@ -133,8 +133,7 @@ def _positional(censuses: Sequence[Census]) -> str:
 def _across_domains(census: Census) -> str:
     if not census.neurons["position_domain_difference"].count():
         return ""
-    names = ", ".join(domain["name"] for domain in census.meta["corpus"]["domains"])
-    return f"Δ: greatest difference between its curves in the domains {names}. "
+    return f"Δ: greatest difference between its curves in the domains {', '.join(census.domains)}. "
 
 
 def _circles_side_by_side(tallest: int, layers: int, width: float) -> int:

@@ -13,11 +13,10 @@ def between_domains(census: Census) -> list[str]:
     shown = (strong if strong.height else compared).sort("position_domain_difference", "layer", "neuron")
     if shown.is_empty():
         return []
-    names = ", ".join(domain["name"] for domain in census.meta["corpus"]["domains"])
     half, most = shown["position_domain_difference"].quantile(0.5, "lower"), shown.row(-1, named=True)
     return [
-        f"Across domains ({names}) the position curve of half of the {shown.height:,} {'strong' if strong.height else 'weak'} "
-        f"positional neurons changes by at most {half:.2f}; the one that changes most, "
+        f"Across domains ({', '.join(census.domains)}) the position curve of half of the {shown.height:,} "
+        f"{'strong' if strong.height else 'weak'} positional neurons changes by at most {half:.2f}; the one that changes most, "
         f"L{most['layer']}N{most['neuron']}, by {most['position_domain_difference']:.2f}."
     ]
 

@@ -52,6 +52,11 @@ class Census:
         return int(self.meta["corpus"]["n_tokens"])
 
     @property
+    def domains(self) -> list[str]:
+        """Names of the domains of which something was read: one may be too short for a sequence."""
+        return [str(domain["name"]) for domain in self.meta["corpus"]["domains"] if domain["sequences"]]
+
+    @property
     def position_threshold(self) -> float:
         """The mutual information, in nats, above which a neuron is positional."""
         return float(self.meta["thresholds"]["position_mi"])

@@ -78,7 +78,7 @@ def summary(census: Census) -> str:
     """Model and text in a line."""
     corpus = census.meta["corpus"]
     size = f"{census.layers.height} layers, {census.neurons.height:,} neurons"
-    return f"{size}; {census.n_tokens:,} counted tokens of {corpus['name']} ({', '.join(d['name'] for d in corpus['domains'])})."
+    return f"{size}; {census.n_tokens:,} counted tokens of {corpus['name']} ({', '.join(census.domains)})."
 
 
 def _page(title: str, words: str, body: str, control: str = "") -> str:

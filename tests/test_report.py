@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from analyze.figures import census_figures, comparison_figures, drawn, run_figures
 from analyze.figures_of_firing import dead_and_frequency
 from analyze.figures_of_ngrams import ngram_buckets
-from analyze.figures_of_position import positional_neurons
+from analyze.figures_of_position import position_examples, positional_neurons
 from analyze.figures_of_training import dead_over_training, types_over_training
 from analyze.findings import census_findings, comparison_findings, run_findings
 from analyze.folder import Census
@@ -25,13 +26,15 @@ from analyze.hover import marks, step_lines
 from analyze.neuron_table import MOST_NGRAMS, NUMBERS, left_out, table_block
 from analyze.packed import packed, rounded, whole
 from analyze.page_steps import step_blocks
-from analyze.page_tables import milestones_table
+from analyze.page_tables import milestones_table, source
 from analyze.palette import POSITION_TYPES, STRENGTHS, TYPES
-from analyze.report import census_page, comparison_page, run_page
+from analyze.report import census_page, comparison_page, run_page, summary
 from analyze.suppression import SHARES
 from analyze.writing import write_whole
 from tests.synthetic_census import write_census
 from tests.synthetic_ngrams import BIGRAMS
+
+EMPTY = {"name": "verse", "sequences": 0}  # a domain too short for a sequence
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +263,14 @@ def test_findings_of_positions_state_the_tables_numbers(census: Census, tmp_path
     assert "Only 100 sequences" in found and "0.25 times the threshold of 0.02" in found
     assert f"{other.first_positions().height} neurons, of those that fired at least 30 times" in found and "first 240" in found
     assert "<dd>" in census_page(other, {}) and "positions.first 240" in census_page(other, {})
+
+
+def test_a_domain_that_was_not_read_is_not_named_among_those_compared(census: Census) -> None:
+    corpus = census.meta["corpus"]
+    three = replace(census, meta=census.meta | {"corpus": corpus | {"domains": [*corpus["domains"], EMPTY]}})
+    assert "Across domains (prose, code) the position curve" in " ".join(census_findings(three))
+    assert "in the domains prose, code." in position_examples(three).caption
+    assert summary(three).endswith("(prose, code).") and "verse (0)" in source([three])
 
 
 def test_findings_of_runs_say_when_and_in_which(runs: dict[str, list[Census]]) -> None:
