@@ -12,6 +12,7 @@ from analyze.config import AnalyzeConfig
 from analyze.evolution import write_evolution
 from analyze.figures import census_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
+from analyze.hardware import check_hardware
 from analyze.mirroring import mirror_alone, mirror_figures
 from analyze.ranks import Ranks, joined
 from analyze.report import census_page, run_page
@@ -30,6 +31,7 @@ def analyze(config: AnalyzeConfig) -> Path:
     Raises:
         UserError: see `open_checkpoint`, `census_sequences` and `take`.
     """
+    check_hardware(config)
     ranks = joined()
     console = Console(stderr=True, quiet=not ranks.first)
     if config.threads:

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Int32, Int64, UInt8
 
-from errors import UserError
-
 PIECE = 1024  # rows of a segment that one program adds
 ROWS = 32  # of a piece, loaded at once
 BYTES = 32  # of a row
@@ -28,8 +26,6 @@ def counts(
     offsets: Int64[np.ndarray, " segment_and_end"],
 ) -> Int32[np.ndarray, "segment neuron"]:
     """How often every neuron fires in every segment."""
-    if not available():
-        raise UserError("kernel=triton needs the package triton, which comes with GPU builds of torch; take kernel=numba.")
     from analyze.triton_kernel import add
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

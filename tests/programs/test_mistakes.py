@@ -21,7 +21,12 @@ HERE = Path(__file__).parents[2]
 
 def program(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run one of our programs in another folder than its own."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled"}
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "WANDB_MODE": "disabled",
+        "TRITON_INTERPRET": "0",
+    }
     command = [sys.executable, str(HERE / name), *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
@@ -81,6 +86,8 @@ MISTAKES = {
         "the tokenizer knows 300 ids, but the model's embedding has 40 rows",
     ),
     "another's out": ("analyze/run.py", ["ckpt=model", "corpus=tokens", "corpus.path=ids.npy", "out=done"], "another checkpoint"),
+    "a GPU where there is none": ("analyze/run.py", ["ckpt=nowhere", "device=cuda"], "device=cuda: torch sees no GPU"),
+    "a kernel for a GPU": ("analyze/run.py", ["ckpt=nowhere", "kernel=triton"], "take kernel=numba"),
     "a batch that does not divide": ("train/run.py", ["size=demo", "corpus=local", "batch.tokens=1000"], "multiple of 2048"),
 }
 
