@@ -23,9 +23,9 @@ class Budgets:
 
 
 def machine(device: torch.device, scratch: Path) -> Budgets:
-    """What is free here now."""
+    """What is free here now; on the disk also what a killed program left in `scratch`: it is gone on with, or deleted."""
     gpu = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-    return Budgets(gpu, free_memory(), free_disk(scratch))
+    return Budgets(gpu, free_memory(), free_disk(scratch) + disk_taken(scratch))
 
 
 def budgets(has: Budgets, gpu_memory: float | None, host_memory: float | None) -> Budgets:
@@ -61,3 +61,8 @@ def free_disk(folder: Path) -> int:
     while not folder.exists():
         folder = folder.absolute().parent
     return shutil.disk_usage(folder).free
+
+
+def disk_taken(folder: Path) -> int:
+    """Bytes of the disk that the files of a folder take; none if it is not there."""
+    return sum(512 * file.stat().st_blocks for file in folder.rglob("*"))

@@ -10,8 +10,9 @@ import tiny
 import torch
 from test_census import counts, taken
 
+from analyze import budgets, counting
 from analyze import census as census_module
-from analyze import counting
+from analyze.budgets import disk_taken
 from analyze.prefetch import Weights
 from analyze.residuals import SLAB, slabs_for
 from analyze.walk import ResidualStream
@@ -111,6 +112,23 @@ def test_what_another_plan_left_is_not_used(
         with pytest.raises(Killed):
             census("three passes", tmp_path, monkeypatch)
     assert counts(taken(tmp_path, IDS, "out/out", passes=2)) == whole
+
+
+def test_what_a_killed_program_left_is_room_for_the_one_that_goes_on(
+    place: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, whole = place
+    (tmp_path / "model").symlink_to(folder / "model")
+    made, plans = census_module.made_plan, []
+    monkeypatch.setattr(census_module, "made_plan", lambda *arguments: plans.append(made(*arguments)) or plans[-1])
+    with monkeypatch.context() as killer:
+        killer.setattr(counting, "record", killed_at(5, counting.record))
+        with pytest.raises(Killed):
+            census("three passes", tmp_path, monkeypatch)
+    left = tmp_path / "out" / "out" / "scratch"
+    assert disk_taken(left) > 0
+    monkeypatch.setattr(budgets, "free_disk", lambda _: plans[0].needs.disk - disk_taken(left))
+    assert counts(census("three passes", tmp_path, monkeypatch)) == whole
 
 
 @pytest.mark.parametrize("slots", [1, 2])
