@@ -44,6 +44,8 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
         return
     if ranks.first:
         claim(task)
+        if not missing:
+            task.scratch.remove()  # left by a program that was killed when all was counted
     rows = corpus_index(task, keep=ranks.first)
     seconds: dict[int, float] = {}
     if planned is not None:

@@ -55,14 +55,20 @@ class Counting:
             torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = (
                 False  # products of float16 are added up in float32
             )
-        if self.plan.kept:
-            if self.ranks.first:
-                self.task.scratch.open(self.task.identity | {"passes": self.plan.passes, "residuals": self.plan.residuals})
-            self.ranks.told(None)
+        if self.ranks.first:
+            self._open_scratch()
+        self.ranks.told(None)
         for number, chunk in enumerate(self.plan.chunks()):
             if wanted := self.ranks.told([layer for layer in self.missing if not self._recorded(layer, number)]):
                 yield from Pass(self, number, chunk, wanted).run()
-        if self.plan.kept and self.ranks.first:
+        if self.ranks.first:
+            self.task.scratch.remove()
+
+    def _open_scratch(self) -> None:
+        """Make it as planned; what a killed program left for another plan is deleted."""
+        if self.plan.kept:
+            self.task.scratch.open(self.task.identity | {"passes": self.plan.passes, "residuals": self.plan.residuals})
+        else:
             self.task.scratch.remove()
 
     def _recorded(self, layer: int, number: int) -> bool:

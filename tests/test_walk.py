@@ -13,6 +13,7 @@ from test_census import counts, taken
 from analyze import budgets, counting
 from analyze import census as census_module
 from analyze.budgets import disk_taken
+from analyze.passes import Scratch
 from analyze.prefetch import Weights
 from analyze.residuals import SLAB, slabs_for
 from analyze.walk import ResidualStream
@@ -129,6 +130,28 @@ def test_what_a_killed_program_left_is_room_for_the_one_that_goes_on(
     assert disk_taken(left) > 0
     monkeypatch.setattr(budgets, "free_disk", lambda _: plans[0].needs.disk - disk_taken(left))
     assert counts(census("three passes", tmp_path, monkeypatch)) == whole
+
+
+NOT_GONE_ON_WITH = {  # what a killed program was about to call, which call of it, and the settings of the next one
+    "all was counted": (Scratch, "remove", 2, {"passes": 3}),
+    "another plan, which keeps nothing": (counting, "record", 5, {"passes": 1, "residuals": "memory"}),
+}
+
+
+@pytest.mark.parametrize(("of", "what", "number", "again"), NOT_GONE_ON_WITH.values(), ids=NOT_GONE_ON_WITH)
+def test_what_nobody_goes_on_with_is_deleted(
+    of: Any, what: str, number: int, again: dict[str, Any], place: tuple[Path, dict[str, bytes]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder, whole = place
+    (tmp_path / "model").symlink_to(folder / "model")
+    with monkeypatch.context() as killer:
+        killer.setattr(of, what, killed_at(number, getattr(of, what)))
+        with pytest.raises(Killed):
+            taken(tmp_path, IDS, "out/out", passes=3)
+    assert (tmp_path / "out" / "out" / "scratch").exists()
+    assert counts(taken(tmp_path, IDS, "out/out", **again)) == whole
+    assert not (tmp_path / "out" / "out" / "scratch").exists()
 
 
 @pytest.mark.parametrize("slots", [1, 2])
