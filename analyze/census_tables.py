@@ -28,7 +28,7 @@ def census_tables(out: Path, rows: Index, thresholds: Thresholds) -> dict[str, p
     """
     corpus = rows.corpus
     of_neurons, of_ngrams, of_domains, of_teams, shares = [], [], [], [], []
-    for file in sorted((out / "layers").glob("layer_*.safetensors")):
+    for file in finished_layers(out):
         layer, counts = int(file.stem.removeprefix("layer_")), LayerCounts.load(file)
         found = layer_detectors(counts, rows, thresholds)
         table = neuron_table(layer, counts, corpus, found, thresholds)
@@ -51,3 +51,9 @@ def write_tables(out: Path, tables: Mapping[str, pl.DataFrame]) -> None:
     """Write `census_tables` under their names."""
     for name, table in tables.items():
         write_table(out / f"{name}.parquet", table)
+
+
+def finished_layers(out: Path) -> list[Path]:
+    """The count files of finished layers: those with a file of what they write too, or all of a folder that has none such."""
+    counted, writes = sorted((out / "layers").glob("layer_*.safetensors")), out / "writes"
+    return [file for file in counted if (writes / file.name).exists()] if writes.exists() else counted

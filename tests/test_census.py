@@ -1,5 +1,6 @@
 """The census of random models: every integer by a plain loop, the same bytes however it is taken."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from safetensors.numpy import load_file
 
 from analyze.analysis import sequences_for
 from analyze.census import take
+from analyze.census_tables import write_tables
+from analyze.config import Thresholds
+from analyze.counts import Index
 from analyze.meta import dead_bound
 from analyze.task import CensusTask
 from errors import UserError
@@ -133,6 +137,30 @@ def test_a_kill_in_the_middle_of_a_layer_loses_that_layer_only(tmp_path: Path, m
     assert counts(taken(tmp_path, ids, "killed")) == whole
 
 
+def test_tables_leave_out_a_layer_that_a_killed_program_counted_and_did_not_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = tiny.random_ids()
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    out = taken(tmp_path, ids, layers="0")
+    names = ("neurons", "ngrams", "layers", "position_domains")
+    before = {name: pl.read_parquet(out / f"{name}.parquet") for name in names}
+    with monkeypatch.context() as killed:
+        killed.setattr("analyze.census.layer_writes", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            taken(tmp_path, ids)
+    assert [len(list((out / kind).iterdir())) for kind in ("layers", "writes")] == [3, 1]
+    write_tables(out, Index.load(out / "index.safetensors"), Thresholds())
+    assert all(pl.read_parquet(out / f"{name}.parquet").equals(table) for name, table in before.items())
+    shutil.rmtree(out / "writes")
+    write_tables(out, Index.load(out / "index.safetensors"), Thresholds())  # as of shards added up
+    assert pl.read_parquet(out / "neurons.parquet").height == 3 * 44
+
+
+def _killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def _killed_at_the_second(_: Any) -> Any:
     from analyze.counts import count
 
@@ -224,8 +252,6 @@ def test_a_disk_that_is_full_after_a_layer_loses_no_layer(tmp_path: Path, monkey
 
 
 def test_other_thresholds_change_tables_and_no_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from analyze.config import Thresholds
-
     tiny.saved(tmp_path / "model", tiny.random_model())
     ids = tiny.random_ids()
     out = taken(tmp_path, ids)
