@@ -65,6 +65,13 @@ class Thresholds:
         for name in ("coverage", "detection"):
             if not 0 < getattr(self, name) <= 100:
                 raise UserError(f"thresholds.{name}={getattr(self, name)} must be a percentage, above 0 and at most 100.")
+        for name in ("unigrams", "bigrams", "trigrams"):
+            if getattr(self, name) < 1:
+                raise UserError(f"thresholds.{name}={getattr(self, name)} must be a whole number above 0.")
+        if not 0 <= self.support <= 1:
+            raise UserError(f"thresholds.support={self.support} must be a share within 0..1.")
+        if not self.position_mi >= 0:
+            raise UserError(f"thresholds.position_mi={self.position_mi} must be at least 0 nats.")
         for name in ("min_occurrences", "support_occurrences"):
             if not 1 <= getattr(self, name) <= 16:
                 raise UserError(
@@ -124,9 +131,9 @@ class AnalyzeConfig:
                 raise UserError(f"{name}={value!r} is none of {', '.join(allowed)}.")
         if self.keep_ngrams is not None and self.keep_ngrams < FEWEST_KEPT:
             raise UserError(f"keep_ngrams={self.keep_ngrams} must be null or at least {FEWEST_KEPT}: detectors need that many.")
-        for name, amount in (("gpu_memory", self.gpu_memory), ("host_memory", self.host_memory), ("passes", self.passes)):
-            if amount is not None and amount <= 0:
-                raise UserError(f"{name}={amount} must be above 0.")
+        for name in ("micro", "context", "threads", "passes", "gpu_memory", "host_memory"):
+            if (amount := getattr(self, name)) is not None and amount <= 0:
+                raise UserError(f"{name}={amount} must be above 0, or null.")
         if self.tokens < 1:
             raise UserError(f"tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
 

@@ -1,0 +1,56 @@
+"""Settings of a census that are out of range, or that would do nothing, are refused: none is taken for another."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from analyze.config import Thresholds
+from errors import UserError
+
+OUTSIDE: list[dict[str, Any]] = [
+    {"micro": 0},
+    {"micro": -1},
+    {"threads": 0},
+    {"threads": -2},
+    {"context": 0},
+    {"passes": 0},
+    {"tokens": 0},
+    {"host_memory": 0.0},
+    {"keep_ngrams": 49},
+]
+OUTSIDE_THRESHOLDS: list[dict[str, Any]] = [
+    {"support": 50.0},
+    {"support": -0.1},
+    {"unigrams": 0},
+    {"bigrams": 0},
+    {"trigrams": -1},
+    {"position_mi": -0.05},
+    {"coverage": 0},
+    {"detection": 101},
+    {"min_occurrences": 17},
+    {"support_occurrences": 0},
+]
+
+
+def named(setting: dict[str, Any]) -> str:
+    return "".join(f"{name}={value}" for name, value in setting.items())
+
+
+@pytest.mark.parametrize("setting", OUTSIDE, ids=named)
+def test_a_setting_out_of_range_is_named(setting: dict[str, Any], tmp_path: Path) -> None:
+    corpus = tiny.tokens_corpus(tmp_path / "ids.npy", tiny.random_ids())
+    with pytest.raises(UserError, match=named(setting)):
+        tiny.analysis(tmp_path, corpus, tmp_path, **setting)
+
+
+@pytest.mark.parametrize("setting", OUTSIDE_THRESHOLDS, ids=named)
+def test_a_threshold_out_of_range_is_named(setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"thresholds\.{named(setting)} must be"):
+        Thresholds(**setting)
+
+
+def test_thresholds_at_their_bounds_are_taken() -> None:
+    Thresholds(support=0.0, unigrams=1, bigrams=1, trigrams=1, position_mi=0.0)
+    Thresholds(support=1.0)
