@@ -129,7 +129,20 @@ def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig, ranks: Ranks | 
     if ranks.first:
         ranks.told(None)
     check_against_model(sequences, checkpoint.config.vocab_size, positions)
+    if config.corpus.source == "tokens":
+        _check_array(config, sequences.ids.shape[1])
     return sequences
+
+
+def _check_array(config: AnalyzeConfig, positions: int) -> None:
+    """`UserError` where a setting asks for other sequences than an array of tokens holds."""
+    asked = {f"context={config.context}": config.context in (None, positions), "bos=false": config.bos}
+    asked[f"split={config.split}"] = config.split == "validation"
+    if other := [setting for setting, holds in asked.items() if not holds]:
+        raise UserError(
+            f"{' and '.join(other)}: an array of tokens is taken as it is, whole, in sequences of {positions} with the BOS they have. "
+            "Leave this out, or save the array that you mean."
+        )
 
 
 def compare_milestones(censuses: list[Census], out: Path, console: Console) -> None:

@@ -125,7 +125,7 @@ def test_sequences_must_suit_the_model(tmp_path: Path) -> None:
     check_against_model(sequences, vocab_size=10, positions=3)
     with pytest.raises(UserError, match="sequence 1 has the id 9 at position 1"):
         check_against_model(sequences, vocab_size=9, positions=3)
-    with pytest.raises(UserError, match="3 positions, the model 2"):
+    with pytest.raises(UserError, match="3 positions, the model 2: save an array"):
         check_against_model(sequences, vocab_size=10, positions=2)
     with pytest.raises(UserError, match="the tokenizer knows 11 ids, but the model's embedding has 10 rows"):
         check_against_model(replace(sequences, vocab_size=11), vocab_size=10, positions=3)

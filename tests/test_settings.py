@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import tiny
 
+from analyze.analysis import sequences_for
 from analyze.config import Thresholds
 from errors import UserError
+from models.opening import open_checkpoint
 
 OUTSIDE: list[dict[str, Any]] = [
     {"micro": 0},
@@ -49,6 +51,16 @@ def test_a_setting_out_of_range_is_named(setting: dict[str, Any], tmp_path: Path
 def test_a_threshold_out_of_range_is_named(setting: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=rf"thresholds\.{named(setting)} must be"):
         Thresholds(**setting)
+
+
+@pytest.mark.parametrize("setting", [{"context": 12}, {"bos": False}, {"split": "train"}], ids=named)
+def test_a_setting_that_an_array_of_tokens_cannot_follow_is_named(setting: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny.saved(tmp_path / "model", tiny.random_model())))
+    corpus = tiny.tokens_corpus(tmp_path / "ids.npy", tiny.random_ids(positions=20))
+    with pytest.raises(UserError, match=rf"{named(setting).lower()}: .*as it is"):
+        sequences_for(checkpoint, tiny.analysis(tmp_path / "model", corpus, tmp_path / "out", **setting))
+    for same in ({}, {"context": 20}):
+        assert sequences_for(checkpoint, tiny.analysis(tmp_path / "model", corpus, tmp_path / "out", **same)).ids.shape == (9, 20)
 
 
 def test_thresholds_at_their_bounds_are_taken() -> None:
