@@ -9,6 +9,7 @@ from analyze.bar import progress_bar
 from analyze.budgets import budgets, machine
 from analyze.census_tables import census_tables, write_tables
 from analyze.claim import check, claim
+from analyze.cost import Cost
 from analyze.counting import Counting
 from analyze.counts import CorpusCounts, LayerCounts
 from analyze.meta import write_meta
@@ -47,10 +48,11 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
         if not missing:
             task.scratch.remove()  # left by a program that was killed when all was counted
     rows = corpus_index(task, keep=ranks.first)
-    seconds: dict[int, float] = {}
+    cost = Cost(task.out / "meta.json", begun)
     if planned is not None:
-        for layer, took in Counting(task, planned, missing, rows, ranks, console).run():
-            seconds[layer] = seconds.get(layer, 0.0) + took
+        for layer, seconds in Counting(task, planned, missing, rows, ranks, console).run():
+            if ranks.first:
+                cost.add(layer, seconds)
     if ranks.first:
         unwritten = [layer for layer in task.finished if not task.writes_of(layer).exists()]
         project_layers(task, rows.corpus, unwritten, console)
@@ -59,7 +61,7 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
         if few := bias_warning(rows.corpus.seen_at, task.config.thresholds.position_mi):
             console.print(few, markup=False, highlight=False, soft_wrap=True)
         write_tables(task.out, census_tables(task.out, rows, task.config.thresholds))
-        write_meta(task, rows.corpus, seconds, time.time() - begun)
+        write_meta(task, rows.corpus, cost)
 
 
 def made_plan(task: CensusTask, missing: list[int], ranks: Ranks, console: Console) -> Plan:

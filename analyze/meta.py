@@ -1,10 +1,10 @@
 """meta.json: everything needed to trust a census and to take it again."""
 
 import json
-import resource
 from dataclasses import asdict
 from typing import Any
 
+from analyze.cost import Cost
 from analyze.counts import CorpusCounts
 from analyze.positions import bias
 from analyze.task import CensusTask
@@ -18,7 +18,7 @@ def dead_bound(n_tokens: int) -> float:
     return float(1 - 0.05 ** (1 / n_tokens))
 
 
-def write_meta(task: CensusTask, corpus: CorpusCounts, seconds: dict[int, float], took: float) -> None:
+def write_meta(task: CensusTask, corpus: CorpusCounts, cost: Cost) -> None:
     """Write the file, over the claim if it is the first time."""
     checkpoint, sequences, thresholds = task.checkpoint, task.sequences, task.config.thresholds
     meta = {
@@ -46,8 +46,7 @@ def write_meta(task: CensusTask, corpus: CorpusCounts, seconds: dict[int, float]
         "thresholds": asdict(thresholds),
         "dead_bound": dead_bound(corpus.n_tokens),
         "position_bias": bias(corpus.seen_at.sum(0)),
-        "seconds": {"total": round(took, 3), "layers": {f"{layer}": round(s, 3) for layer, s in seconds.items()}},
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **cost.entries(),
         "git": git().splitlines(),
         "environment": environment(),
     }

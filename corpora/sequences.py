@@ -152,7 +152,9 @@ def check_against_model(sequences: Sequences, vocab_size: int, positions: int) -
     """`UserError` where a model of `vocab_size` ids and `positions` places cannot take these sequences."""
     ids: Int[np.ndarray, "sequence position"] = sequences.ids
     if ids.shape[1] > positions:
-        raise UserError(f"the sequences have {ids.shape[1]} positions, the model {positions}: save an array of {positions} or fewer.")
+        raise UserError(
+            f"the sequences have {ids.shape[1]} positions, the model {positions}: save an array of {positions} or fewer."
+        )
     check_tokenizer(sequences.vocab_size or 0, vocab_size)
     if ids.max() >= vocab_size:
         sequence, position = np.argwhere(ids >= vocab_size)[0]

@@ -1,7 +1,9 @@
 """The census of random models: every integer by a plain loop, the same bytes however it is taken."""
 
+import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,6 +137,30 @@ def test_a_kill_in_the_middle_of_a_layer_loses_that_layer_only(tmp_path: Path, m
             taken(tmp_path, ids, "killed")
     assert len(counts(tmp_path / "killed")) == 2 + 1
     assert counts(taken(tmp_path, ids, "killed")) == whole
+
+
+def test_what_a_census_took_is_that_of_all_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tiny.random_ids()
+    tiny.saved(tmp_path / "model", tiny.random_model())
+
+    def cost() -> tuple[dict[str, Any], int]:
+        meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+        return meta["seconds"], meta["peak_memory_bytes"]
+
+    with monkeypatch.context() as killed:
+        killed.setattr("analyze.counting.count", _killed_at_the_second(killed))
+        with pytest.raises(KeyboardInterrupt):
+            taken(tmp_path, ids)
+    first, _ = cost()
+    assert set(first["layers"]) == {"0"} and first["layers"]["0"] > 0
+    taken(tmp_path, ids)
+    second, peak = cost()
+    assert set(second["layers"]) == {"0", "1", "2"} and second["layers"]["0"] > first["layers"]["0"]
+    assert second["total"] > sum(second["layers"].values())
+    monkeypatch.setattr("resource.getrusage", lambda _: SimpleNamespace(ru_maxrss=1))
+    taken(tmp_path, ids, thresholds=Thresholds(coverage=50))
+    third, same = cost()
+    assert third["layers"] == second["layers"] and third["total"] > second["total"] and same == peak > 1024
 
 
 def test_tables_leave_out_a_layer_that_a_killed_program_counted_and_did_not_finish(
