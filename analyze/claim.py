@@ -1,13 +1,14 @@
 """A census folder becomes ours, or is refused: it remembers what its counts were made from."""
 
 import json
-import shutil
 from pathlib import Path
 
 from analyze.task import CensusTask
 from analyze.writing import write_whole
 from errors import UserError
 from models.checkpoint import Checkpoint
+
+CLAIMING = ".meta.json.partial"  # what a program leaves that is killed while it makes a folder its own
 
 
 def check(task: CensusTask) -> None:
@@ -21,18 +22,17 @@ def check(task: CensusTask) -> None:
         theirs = json.loads(meta.read_text()).get("identity", {})
         if differs := [f"{k} (there {theirs.get(k)}, here {v})" for k, v in task.identity.items() if theirs.get(k) != v]:
             raise UserError(f"out={task.out} holds a census with another {'; another '.join(differs)}. Choose another out=.")
-    elif task.out.exists() and any(task.out.iterdir()):
+    elif task.out.exists() and any(file.name != CLAIMING for file in task.out.iterdir()):
         raise UserError(f"out={task.out} is not empty and is no census. Choose another out=.")
 
 
 def claim(task: CensusTask) -> None:
-    """Make a folder that passed the check ours."""
-    if (task.out / "meta.json").exists():
-        return
-    task.out.mkdir(parents=True, exist_ok=True)
-    if (tokenizer := task.sequences.tokenizer_file or _tokenizer_of(task.checkpoint)) is not None:
-        shutil.copyfile(tokenizer, task.out / "tokenizer.json")
-    write_whole(task.out / "meta.json", json.dumps({"identity": task.identity}, indent=2) + "\n")
+    """Make a folder that passed the check ours: first its meta.json, which says so, then what is still lacking."""
+    if not (task.out / "meta.json").exists():
+        write_whole(task.out / "meta.json", json.dumps({"identity": task.identity}, indent=2) + "\n")
+    tokenizer, copy = task.sequences.tokenizer_file or _tokenizer_of(task.checkpoint), task.out / "tokenizer.json"
+    if tokenizer is not None and not copy.exists():
+        write_whole(copy, tokenizer.read_bytes())
 
 
 def _tokenizer_of(checkpoint: Checkpoint) -> Path | None:

@@ -22,7 +22,9 @@ from analyze.config import Thresholds
 from analyze.counts import Index
 from analyze.meta import dead_bound
 from analyze.task import CensusTask
+from corpora.tokenizer import train_bpe
 from errors import UserError
+from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 
 INTEGERS = ("n_tokens", "n_fired", "n_fired_bos", "first_fired", "unigrams_95", "bigrams_95", "trigrams_95", "last_position_95",
@@ -161,6 +163,27 @@ def test_what_a_census_took_is_that_of_all_its_commands(tmp_path: Path, monkeypa
     taken(tmp_path, ids, thresholds=Thresholds(coverage=50))
     third, same = cost()
     assert third["layers"] == second["layers"] and third["total"] > second["total"] and same == peak > 1024
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_kill_while_a_folder_becomes_ours_leaves_it_ours(written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_bpe(["abcd efgh"], 260).save(str(tmp_path / "tokenizer.json"))
+    save_checkpoint(tiny.random_model(), tmp_path / "model", {}, tmp_path / "tokenizer.json")
+    flushed: list[int] = []
+
+    def killed(file: int) -> None:
+        if len(flushed) == written:
+            raise KeyboardInterrupt
+        flushed.append(file)
+
+    with monkeypatch.context() as killer:
+        killer.setattr("os.fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            taken(tmp_path, tiny.random_ids())
+    out = taken(tmp_path, tiny.random_ids())
+    assert (out / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
+    assert json.loads((out / "meta.json").read_text())["tokenizer"] == "tokenizer.json"
+    assert not list(out.glob(".*.partial"))
 
 
 def test_tables_leave_out_a_layer_that_a_killed_program_counted_and_did_not_finish(
