@@ -20,6 +20,7 @@ from errors import UserError
 
 KEPT_COVERAGE = 80  # percent that at most `keep` n-grams cover, if a table is kept; a fixed number: counts know no thresholds
 NARROW = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
+ANEW = "the analyze/run.py command that began this census makes it anew"
 S = TypeVar("S", bound="Stored")
 
 
@@ -40,13 +41,15 @@ class Stored:
         """Read the file.
 
         Raises:
-            UserError: it is damaged.
+            UserError: it is damaged, or not there.
         """
         try:
             made: S = made_of(cls, load_file(file))
             return made
+        except FileNotFoundError:
+            raise UserError(f"{file} is missing: {ANEW}.") from None
         except (SafetensorError, OSError, TypeError, KeyError) as broken:
-            raise UserError(f"{file} is damaged ({broken}); delete it, and the same command counts it anew.") from None
+            raise UserError(f"{file} is damaged ({broken}): delete it, and {ANEW}.") from None
 
 
 def about_file(file: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ from analyze.census_tables import write_tables
 from analyze.config import Thresholds
 from analyze.counts import Index
 from analyze.meta import dead_bound
+from analyze.redrawing import redraw
 from analyze.task import CensusTask
 from corpora.tokenizer import train_bpe
 from errors import UserError
@@ -184,6 +185,20 @@ def test_a_kill_while_a_folder_becomes_ours_leaves_it_ours(written: int, tmp_pat
     assert (out / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
     assert json.loads((out / "meta.json").read_text())["tokenizer"] == "tokenizer.json"
     assert not list(out.glob(".*.partial"))
+
+
+def test_counts_that_are_damaged_or_gone_are_named_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    out = taken(tmp_path, tiny.random_ids(), layers="0")
+    file = out / "layers" / "layer_000.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"layer_000\.safetensors is damaged .*: delete it, and .* analyze/run\.py"):
+        redraw(out, {}, None, Console(quiet=True))
+    (out / "index.safetensors").unlink()
+    with pytest.raises(UserError, match=r"index\.safetensors is missing: .* analyze/run\.py"):
+        redraw(out, {}, None, Console(quiet=True))
+    file.unlink()
+    assert pl.read_parquet(taken(tmp_path, tiny.random_ids(), layers="0") / "neurons.parquet").height == 44
 
 
 def test_tables_leave_out_a_layer_that_a_killed_program_counted_and_did_not_finish(
