@@ -42,6 +42,8 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
     missing = ranks.told(task.missing)
     planned = ranks.told(made_plan(task, missing, ranks, console) if missing and ranks.first else None)
     if task.config.plan_only:
+        if not missing:
+            console.print(f"{task.out} holds all layers asked for: nothing is left to count.", markup=False, soft_wrap=True)
         return
     if ranks.first:
         claim(task)

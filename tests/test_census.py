@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from analyze.analysis import sequences_for
+from analyze.analysis import censuses_of, sequences_for
 from analyze.census import take
 from analyze.census_tables import write_tables
 from analyze.config import Thresholds
@@ -199,6 +200,16 @@ def test_counts_that_are_damaged_or_gone_are_named_with_the_command_that_makes_t
         redraw(out, {}, None, Console(quiet=True))
     file.unlink()
     assert pl.read_parquet(taken(tmp_path, tiny.random_ids(), layers="0") / "neurons.parquet").height == 44
+
+
+def test_a_plan_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.saved(tmp_path / "model", tiny.random_model())
+    out = taken(tmp_path, tiny.random_ids(), layers="0")
+    config = tiny.analysis(
+        tmp_path / "model", tiny.tokens_corpus(tmp_path / "ids.npy", tiny.random_ids()), out, micro=4, layers="0"
+    )
+    censuses_of([(open_checkpoint(config.ckpt), out)], replace(config, plan_only=True), Console(stderr=True))
+    assert "nothing is left to count" in capsys.readouterr().err
 
 
 def test_tables_leave_out_a_layer_that_a_killed_program_counted_and_did_not_finish(
