@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analyze.comparing import compare
+from corpora.home import expand_home, quoted_home
 from errors import UserError, plainly
 
 
@@ -32,6 +33,7 @@ class CompareConfig:
             raise UserError(
                 "Give runs=[RUN,RUN], folders of training runs, or censuses=[CENSUS,CENSUS], what analyze/run.py wrote."
             )
+        expand_home(self, "runs", "censuses", "null", "out")
 
 
 ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
@@ -48,5 +50,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = quoted_home(sys.argv[1:])
     with plainly():
         main()

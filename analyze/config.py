@@ -8,6 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from corpora.config import CorpusConfig
+from corpora.home import expand_home
 from errors import UserError
 from tracking import WandbConfig
 
@@ -136,6 +137,7 @@ class AnalyzeConfig:
                 raise UserError(f"{name}={amount} must be above 0, or null.")
         if self.tokens < 1:
             raise UserError(f"tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
+        expand_home(self, "ckpt", "out", "null", "scratch")
 
     def chosen_layers(self, layers: int) -> list[int]:
         """Numbers of the layers to count, of `layers` in the model.

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analyze.redrawing import redraw
+from corpora.home import expand_home, quoted_home
 from errors import UserError, plainly
 
 
@@ -32,6 +33,7 @@ class DrawConfig:
     def __post_init__(self) -> None:
         if not self.out:
             raise UserError("out= is missing: give a census folder, a run folder, or a folder of runs.")
+        expand_home(self, "out", "null")
 
 
 ConfigStore.instance().store(name="draw_schema", node=DrawConfig)
@@ -49,5 +51,6 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     # thresholds holds only what is given; hydra wants ++ before a name that is not there yet
     sys.argv[1:] = [re.sub(r"^thresholds\.", "++thresholds.", argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = quoted_home(sys.argv[1:])
     with plainly():
         main()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from corpora.home import expand_home
 from errors import UserError
 
 SOURCES = ("local", "files", "openwebtext", "pile", "tokens")
@@ -36,6 +37,7 @@ class CorpusConfig:
         return self.source == "openwebtext" and not self.path
 
     def __post_init__(self) -> None:
+        expand_home(self, "store", "tokenizer")
         if self.source not in SOURCES:
             raise UserError(f"corpus.source={self.source!r} is none of {', '.join(SOURCES)}.")
         if self.path is not None and self.domains:

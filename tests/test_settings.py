@@ -5,9 +5,14 @@ from typing import Any
 
 import pytest
 import tiny
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from analyze.analysis import sequences_for
-from analyze.config import Thresholds
+from analyze.compare import CompareConfig
+from analyze.config import AnalyzeConfig, Thresholds
+from analyze.draw import DrawConfig
+from corpora.config import CorpusConfig
+from corpora.home import quoted_home
 from errors import UserError
 from models.opening import open_checkpoint
 
@@ -61,6 +66,40 @@ def test_a_setting_that_an_array_of_tokens_cannot_follow_is_named(setting: dict[
         sequences_for(checkpoint, tiny.analysis(tmp_path / "model", corpus, tmp_path / "out", **setting))
     for same in ({}, {"context": 20}):
         assert sequences_for(checkpoint, tiny.analysis(tmp_path / "model", corpus, tmp_path / "out", **same)).ids.shape == (9, 20)
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    corpus = CorpusConfig("x", "files", path="~/x.txt", store="~/data", tokenizer="~/tokenizer.json")
+    places = {"ckpt": "~/model", "out": "~/out", "null": "~/null", "scratch": "~/scratch"}
+    found = AnalyzeConfig(corpus=corpus, **places)  # type: ignore[arg-type]
+    assert {name: getattr(found, name) for name in places} == {
+        name: f"{tmp_path}/{name}".replace("ckpt", "model") for name in places
+    }
+    assert (corpus.store, corpus.tokenizer) == (f"{tmp_path}/data", f"{tmp_path}/tokenizer.json")
+    drawn, compared = DrawConfig(out="~/a", null="~/b"), CompareConfig(runs=["~/a", "b"], censuses=["~/c"], null="~/d", out="~/e")
+    assert (drawn.out, drawn.null) == (f"{tmp_path}/a", f"{tmp_path}/b")
+    assert (compared.runs, compared.censuses) == ([f"{tmp_path}/a", "b"], [f"{tmp_path}/c"])
+    assert (compared.null, compared.out) == (f"{tmp_path}/d", f"{tmp_path}/e")
+    assert tiny.training(corpus, Path("~/runs")).runs == f"{tmp_path}/runs"
+    same = AnalyzeConfig(ckpt="facebook/opt-125m", corpus=corpus, out="./a~")
+    assert (same.ckpt, same.out, same.null) == ("facebook/opt-125m", "./a~", None)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("out=~/a", "~/a"),
+        ("runs=[~/a,~/b,c]", ["~/a", "~/b", "c"]),
+        ("corpus.domains={a:~/x.txt,b:y}", {"a": "~/x.txt", "b": "y"}),
+        ("out='~/a'", "~/a"),
+        ("ckpt=~", "~"),
+        ("~wandb", None),
+    ],
+)
+def test_a_tilde_goes_through_hydra(argument: str, value: object) -> None:
+    (override,) = OverridesParser.create().parse_overrides(quoted_home([argument]))
+    assert override.value() == value and override.is_delete() is (value is None)
 
 
 def test_thresholds_at_their_bounds_are_taken() -> None:

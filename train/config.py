@@ -6,6 +6,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from corpora.config import CorpusConfig
+from corpora.home import expand_home
 from errors import UserError
 from models.config import OPTConfig
 from tracking import WandbConfig
@@ -114,6 +115,7 @@ class TrainConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
+        expand_home(self, "runs")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision={self.precision!r} is none of {', '.join(PRECISIONS)}.")
         self.compile = self.compile.lower()  # YAML's true arrives as True

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from corpora.home import quoted_home
 from errors import plainly
 from memory import keep_freed
 from train.config import TrainConfig
@@ -34,5 +35,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[1:] = quoted_home(sys.argv[1:])
     with plainly():
         main()
