@@ -1,4 +1,4 @@
-"""Activations -> neuron tables, slowly: DEFINITIONS.md in plain loops, the oracle of the fast tables.
+"""Activations -> neuron tables, slowly: docs/definitions.md in plain loops, the oracle of the fast tables.
 
 Written from the definitions alone. Shares and curves are Fractions, so no threshold is missed by rounding; only logarithms and
 projections are floats. Where the definitions leave a choice, this takes the following reading:

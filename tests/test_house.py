@@ -1,6 +1,7 @@
 """The house itself: imports point one way, every configuration composes, a variant is one line away from the baseline."""
 
 import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,13 @@ def test_every_source_of_text_has_its_reader() -> None:
     from corpora.documents import READERS
 
     assert tuple(READERS) == SOURCES
+
+
+def test_every_document_that_a_file_names_is_here() -> None:
+    files = [file for room in (*MAY_IMPORT, "scripts", "tests") for file in (HERE / room).rglob("*.py")]
+    named = {(file, name) for file in (*files, *HERE.glob("*.py")) for name in re.findall(r"[\w/]+\.md\b", file.read_text())}
+    assert [(file, name) for file, name in named if not (HERE / name).is_file()] == []
+    assert any(name == "docs/definitions.md" for _, name in named)
 
 
 def test_no_file_hides_a_module_of_the_standard_library() -> None:
