@@ -122,6 +122,21 @@ def test_a_census_that_fails_stops_nothing(
     assert lines(run)[-1]["step"] == 6 and "no live census at step 5: the disk is full" in capfd.readouterr().err
 
 
+def test_a_trial_that_fails_stops_nothing_and_is_made_again(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise UserError("a GPU is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("train.live_census.take", full)
+        run = train(tiny.training(corpus, tmp_path, steps=3, milestones=[3], live=LiveConfig()), [])
+    assert lines(run)[-1]["step"] == 3 and not list((run / "live").iterdir())
+    assert "the trial of one failed: a GPU is full. live.spacing=off does without them" in capfd.readouterr().err
+    train(tiny.training(corpus, tmp_path, steps=6, milestones=[3], live=LiveConfig(share=1e-9)), [])
+    assert json.loads((run / "live" / "sample.json").read_text())["steps"] == []
+
+
 def test_another_sample_is_refused(corpus: CorpusConfig, tmp_path: Path) -> None:
     train(tiny.training(corpus, tmp_path, steps=3, milestones=[3], live=LIVE), [])
     with pytest.raises(UserError, match=r"live\.tokens=160, but .* was begun with 800"):

@@ -148,18 +148,18 @@ class LiveCensus(L.Callback):
             return
         self.sample = {"asked": steps, "steps": steps, "tokens": live.tokens, "trained": 0.0, "seconds": {}}
         if live.tokens is None:
-            self._choose_by_trial(module, steps)
+            try:
+                self._choose_by_trial(module, steps)
+            except FAILURES as mistake:  # training goes on, and the next start tries again
+                self.sample = {}
+                self._say(f"no live censuses, for the trial of one failed: {mistake} live.spacing=off does without them.")
+                return
         write_whole(file, json.dumps(self.sample, indent=2) + "\n")
 
     def _choose_by_trial(self, module: Training, steps: list[int]) -> None:
         live, context = module.config.live, module.config.model.context
         least = max(1, LEAST_TOKENS // context) * context
-        with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
-            for name, tokens in (("once", context), ("trial", least)):  # the first loads the kernels' machine code, or makes it
-                begun = time.perf_counter()
-                self._census(module, 0, tokens, Path(folder) / name)
-                self._spend(name, begun)
-        of_least = self.sample["seconds"]["trial"]
+        of_least = self._trial(module, context, least)
         seconds = HEADROOM * live.share * self.plan.seconds - of_least
         self.sample["tokens"], self.sample["steps"] = affordable(steps, seconds, of_least, least)
         chosen = self.sample["steps"]
@@ -170,10 +170,21 @@ class LiveCensus(L.Callback):
             + ("" if chosen else f"; one takes {of_least:.2f} s (a larger live.share, or live.tokens)")
         )
 
+    def _trial(self, module: Training, once: int, least: int) -> float:
+        """Seconds that a census of `least` tokens takes, after one of `once` that loads the kernels' machine code, or makes it."""
+        with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
+            for name, tokens in (("once", once), ("trial", least)):
+                begun = time.perf_counter()
+                self._census(module, 0, tokens, Path(folder) / name)
+                self._spend(name, begun)
+        return float(self.sample["seconds"]["trial"])
+
     def _census(self, module: Training, step: int, tokens: int, out: Path) -> Path:
         """Take one of the model as it is: written like a milestone, and read like one."""
         run, config = self.out.parent, module.config
         device = "cuda" if module.device.type == "cuda" else "cpu"
+        if device == "cuda":
+            torch.cuda.empty_cache()  # what training's peak left there counts as taken where a census plans its room
         settings: dict[str, Any] = {"device": device, "wandb": WandbConfig(mode="disabled")}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
         with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
