@@ -1,6 +1,7 @@
 """Censuses during training: they change nothing, are those of analyze/run.py, survive a kill, and fit their share."""
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +10,7 @@ import tiny
 import torch
 from rich.console import Console
 from test_training import Killed, kill_at, lines, weights
+from test_watch import spoil
 
 from analyze.analysis import sequences_for
 from analyze.census import take
@@ -120,6 +122,24 @@ def test_a_census_that_fails_stops_nothing(
     monkeypatch.setattr("train.live_census.take", full)
     run = train(tiny.training(corpus, tmp_path, live=LIVE), [])
     assert lines(run)[-1]["step"] == 6 and "no live census at step 5: the disk is full" in capfd.readouterr().err
+
+
+def test_what_was_found_before_an_error_is_written(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also where that fails itself, which hides nothing of the error."""
+    config = tiny.training(corpus, tmp_path, live=LiveConfig(spacing="milestones", tokens=800))
+    spoil(4, float("nan"), monkeypatch)
+    with pytest.raises(UserError, match=r"step 4 .*not a number"):
+        train(config, [])
+    live = tmp_path / "run" / "live"
+    assert pl.read_parquet(live / "evolution.parquet")["step"].unique().sort().to_list() == [0, 3]
+    assert "2 live censuses of 800 tokens took" in capfd.readouterr().err
+    shutil.rmtree(live / "step_000000003")
+    (live / "step_000000000" / "neurons.parquet").unlink()
+    with pytest.raises(UserError, match=r"step 4 .*not a number"):
+        train(config, [])
+    assert "what changed from census to census is not written" in capfd.readouterr().err
 
 
 def test_a_trial_that_fails_stops_nothing_and_is_made_again(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -22,6 +23,7 @@ from train.config import OptimizerConfig, TrainConfig, WatchConfig
 from train.folder import finished_steps, last_checkpoint, run_name
 from train.module import Training
 from train.order import Steps, TrainingOrder
+from train.progress import Bar
 from train.training import train
 
 
@@ -130,12 +132,12 @@ def test_what_is_refused_leaves_the_run_as_it_was(corpus: CorpusConfig, tmp_path
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
-def send_at(step: int, what: signal.Signals, patch: pytest.MonkeyPatch) -> None:
-    """This process is sent a signal in the middle of `step`."""
+def send_at(step: int, what: signal.Signals, patch: pytest.MonkeyPatch, times: int = 1) -> None:
+    """This process is sent a signal in the middle of `step`, once or more often."""
     as_ever = Training.training_step
 
     def signalled(self: Training, batch: list, index: int) -> dict[str, torch.Tensor]:
-        if batch[0] == step - 1:
+        for _ in range(times if batch[0] == step - 1 else 0):
             os.kill(os.getpid(), what)
         return as_ever(self, batch, index)
 
@@ -158,6 +160,45 @@ def test_a_signal_ends_the_run_after_its_step(
     assert signal.getsignal(what) == handler
     monkeypatch.undo()
     assert kept(train(config, [])) == 6
+
+
+def test_ctrl_c_ends_the_run_after_its_step_and_a_sweep_with_it(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny.training(corpus, tmp_path, checkpoint_every=100, milestones=[])
+    handler = signal.getsignal(signal.SIGINT)
+    send_at(4, signal.SIGINT, monkeypatch)
+    with pytest.raises(SystemExit) as ended:
+        train(config, [])
+    assert ended.value.code == 130 and kept(tmp_path / "run") == 4
+    assert "stopped at step 4 (SIGINT); the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_a_second_ctrl_c_ends_it_at_once(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    send_at(4, signal.SIGINT, monkeypatch, times=2)
+    with pytest.raises(SystemExit):
+        train(tiny.training(corpus, tmp_path, checkpoint_every=2, milestones=[]), [])
+    assert kept(tmp_path / "run") == 2
+    assert re.search(r"stopped at once\. The last good checkpoint is .*last\.ckpt of step 2", capsys.readouterr().err)
+
+
+def test_the_terminal_is_as_it_was_after_an_error(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = []
+
+    class Kept(Bar):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.progress.disable = False  # as on a terminal
+            bars.append(self.progress)
+
+    monkeypatch.setattr("train.training.Bar", Kept)
+    spoil(2, float("nan"), monkeypatch)
+    with pytest.raises(UserError, match="not a number"):
+        train(tiny.training(corpus, tmp_path), [])
+    assert len(bars) == 1 and bars[0].tasks[0].completed == 1 and not bars[0].live.is_started
 
 
 def test_slurm_is_asked_for_the_job_again(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class LiveCensus(L.Callback):
     def __init__(self, run: Path, plan: Plan, mirror: Mirror, console: Console, pause: Pause = nullcontext) -> None:
         self.out, self.plan, self.mirror, self.console, self.pause = run / "live", plan, mirror, console, pause
         self.sample: dict[str, Any] = {}  # tokens, steps, and what the censuses took, in seconds; kept in sample.json
-        self.began = 0.0
+        self.began = 0.0  # when training did, after the first census; 0: not yet
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Choose the sample, or go on with that of the run; forget censuses of steps that will be made again."""
@@ -90,15 +90,26 @@ class LiveCensus(L.Callback):
             self._take_if_due(module, trainer.global_step)
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Write what changed from census to census, and say what it cost; also after an error."""
+        """Write what changed from census to census, and say what it cost."""
+        self._sum_up(trainer)
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """The same after an error, where Lightning calls no teardown."""
+        self._sum_up(trainer)
+
+    def _sum_up(self, trainer: L.Trainer) -> None:
         folders = sorted(folder for folder in self.out.glob("step_*") if _finished(folder))
-        if not (trainer.is_global_zero and self.sample and folders):
+        if not (trainer.is_global_zero and self.began and self.sample and folders):
             return
         begun = time.perf_counter()
-        write_evolution([open_census(folder) for folder in folders], self.out)
-        self._spend("evolution", begun)
-        trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
-        write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+        try:
+            write_evolution([open_census(folder) for folder in folders], self.out)
+            self._spend("evolution", begun)
+            trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
+            write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+        except FAILURES as mistake:  # the run is kept, or what stopped it is said
+            self._say(f"what changed from census to census is not written: {mistake}")
+            return
         once = f"; {self.sample['seconds']['once']:.1f} s more to load machine code" if "once" in self.sample["seconds"] else ""
         self._say(
             f"{len(folders)} live censuses of {self.sample['tokens']:,} tokens took {self._spent():.1f} s, "

@@ -37,5 +37,9 @@ class Bar(L.Callback):
         self.progress.update(self.task, completed=trainer.global_step, found=self.keeping.said)
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Leave the terminal as it was, also after an error."""
+        """Leave the terminal as it was."""
+        self.progress.stop()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """The same after an error, where Lightning calls no teardown."""
         self.progress.stop()

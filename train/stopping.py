@@ -12,6 +12,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from rich.console import Console
 from torch import distributed
 
+from train.folder import last_good
 from train.keeping import Keeping
 from train.module import Training
 
@@ -20,7 +21,7 @@ MARGIN = 3  # times the longest step so far, its validation and writing included
 
 
 class Stopping(L.Callback):
-    """Stops after a step for which any rank was sent SIGUSR1 or SIGTERM, or when `time_limit` is near.
+    """Stops after a step for which any rank was sent SIGUSR1, SIGTERM or Ctrl-C, or when `time_limit` is near; at once on a second Ctrl-C.
 
     Lightning's own handlers save wherever the signal finds them, on every rank by itself, and in a file that later wins over
     last.ckpt. Ours only make a note; after the step all ranks agree, by a message between processes that no GPU waits for.
@@ -35,7 +36,7 @@ class Stopping(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Take the signals over from Lightning, which gives them back when it is done."""
-        for number in (WARNING, signal.SIGTERM):
+        for number in (WARNING, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
         if trainer.world_size > 1:
             self._group = distributed.new_group(backend="gloo")
@@ -57,11 +58,23 @@ class Stopping(L.Callback):
         if trainer.is_global_zero:
             why = "the time limit" if self._noted is None else signal.Signals(self._noted).name
             said = f"stopped at step {trainer.global_step:,} ({why}); the same command goes on from there"
-            self.console.print(said, markup=False, highlight=False, soft_wrap=True)
+            self._say(said)
             if requeue and SLURMEnvironment.detect():
                 subprocess.run(["scontrol", "requeue", _job()], check=True)
 
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """Say what a Ctrl-C in the middle of something leaves; Lightning ends the process without a word."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            self._say(f"stopped at once. {last_good(self.keeping.run)}; the same command goes on.")
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody at a terminal wants to be done with it."""
+        return self._noted == signal.SIGINT
+
     def _note(self, number: int, _frame: Any) -> None:
+        if number == signal.SIGINT and self.interrupted:
+            raise KeyboardInterrupt
         self._noted = signal.Signals(number)
 
     def _agreed(self, *wishes: bool) -> list[bool]:
@@ -71,6 +84,9 @@ class Stopping(L.Callback):
         counts = torch.tensor(wishes, dtype=torch.int32)
         distributed.all_reduce(counts, group=self._group)
         return [bool(count) for count in counts]
+
+    def _say(self, words: str) -> None:
+        self.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def _job() -> str:

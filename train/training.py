@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -71,13 +73,16 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     plan, clock = Plan(steps, run, console), throughput(config, trainer)
     live = LiveCensus(run, plan, mirror, console, clock.paused)
     keeping = Keeping(run, Metrics(run, mirror), windows, watch, clock, console)
-    trainer.callbacks += [plan, watch, live, keeping, Stopping(keeping, console), Bar(console, keeping)]  # type: ignore[attr-defined]
+    stopping = Stopping(keeping, console)
+    trainer.callbacks += [plan, watch, live, keeping, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
     on_gpu = trainer.strategy.root_device.type == "cuda"
     loader = DataLoader(steps, batch_size=None, num_workers=config.batch.workers, pin_memory=on_gpu)
     try:
         trainer.fit(module, loader, ckpt_path=last_checkpoint(run) if start else None, weights_only=True)
     finally:
         mirror.close()
+    if stopping.interrupted:
+        sys.exit(128 + signal.SIGINT)  # as a shell has it; a sweep ends with its run
     return run
 
 
