@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -201,7 +202,9 @@ def test_the_terminal_is_as_it_was_after_an_error(corpus: CorpusConfig, tmp_path
     assert len(bars) == 1 and bars[0].tasks[0].completed == 1 and not bars[0].live.is_started
 
 
-def test_slurm_is_asked_for_the_job_again(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a job in SLURM finds, with a scontrol that writes down what it is asked."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
@@ -210,6 +213,12 @@ def test_slurm_is_asked_for_the_job_again(corpus: CorpusConfig, tmp_path: Path, 
     for name, value in slurm.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    return scontrol
+
+
+def test_slurm_is_asked_for_the_job_again(
+    corpus: CorpusConfig, tmp_path: Path, scontrol: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         send_at(2, signal.SIGUSR1, patch)
         run = train(tiny.training(corpus, tmp_path, checkpoint_every=100), [])
@@ -219,12 +228,32 @@ def test_slurm_is_asked_for_the_job_again(corpus: CorpusConfig, tmp_path: Path, 
         assert kept(train(tiny.training(corpus, tmp_path, checkpoint_every=100), [])) == 4
     assert (tmp_path / "asked").read_text() == "requeue 1234\n"
     assert not list(run.glob("hpc_ckpt*")), "Lightning would resume from that instead"
+    assert kept(train(tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0), [])) == 5
+    assert (tmp_path / "asked").read_text() == "requeue 1234\n" * 2
+
+
+@pytest.mark.parametrize("says", ["#!/bin/sh\necho Job may not be requeued >&2\nexit 1\n", None])
+def test_a_job_that_slurm_does_not_take_again_is_said(
+    says: str | None, corpus: CorpusConfig, tmp_path: Path, scontrol: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scontrol.write_text(says) if says else scontrol.unlink()
+    assert kept(train(tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0), [])) == 1
+    why = "Job may not be requeued" if says else "No such file or directory: 'scontrol'"
+    assert re.search(rf"did not take job 1234 again \(.*{why}\): submit it again", capsys.readouterr().err)
 
 
 def test_a_time_limit_that_is_over_leaves_a_step_made(corpus: CorpusConfig, tmp_path: Path) -> None:
     config = tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0)
     assert [kept(train(config, [])) for _ in range(3)] == [1, 2, 3]
     assert finished_steps(tmp_path / "run", {}) == 3
+
+
+def test_a_time_limit_counts_what_came_before_the_first_step(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.training.monotonic", lambda: time.monotonic() - 3600)  # as if the corpus had taken an hour
+    assert kept(train(tiny.training(corpus, tmp_path, time_limit=0.9), [])) == 1
+    assert kept(train(tiny.training(corpus, tmp_path, time_limit=1.9), [])) == 6
 
 
 def test_a_folder_is_named_by_its_overrides() -> None:

@@ -27,9 +27,10 @@ class Stopping(L.Callback):
     last.ckpt. Ours only make a note; after the step all ranks agree, by a message between processes that no GPU waits for.
     """
 
-    def __init__(self, keeping: Keeping, console: Console) -> None:
+    def __init__(self, keeping: Keeping, console: Console, begun: float) -> None:
         self.keeping, self.console = keeping, console
-        self._begun = self._step_begun = time.monotonic()  # of this process, nearly
+        self._begun = begun  # when `time_limit` starts to count, by the monotonic clock
+        self._step_begun = time.monotonic()
         self._longest = 0.0
         self._noted: signal.Signals | None = None
         self._group: Any = None
@@ -50,7 +51,7 @@ class Stopping(L.Callback):
         self._longest, self._step_begun = max(self._longest, now - self._step_begun), now
         limit = module.config.time_limit
         over = limit is not None and now - self._begun + MARGIN * self._longest > 3600 * limit
-        requeue, stop = self._agreed(self._noted == WARNING, self._noted is not None or over)
+        requeue, stop = self._agreed(self._noted == WARNING or (over and self._noted is None), self._noted is not None or over)
         if not stop or trainer.global_step >= module.config.steps:
             return
         self.keeping.resumable(trainer, module)
@@ -60,7 +61,14 @@ class Stopping(L.Callback):
             said = f"stopped at step {trainer.global_step:,} ({why}); the same command goes on from there"
             self._say(said)
             if requeue and SLURMEnvironment.detect():
-                subprocess.run(["scontrol", "requeue", _job()], check=True)
+                self._requeue()
+
+    def _requeue(self) -> None:
+        try:
+            subprocess.run(["scontrol", "requeue", _job()], check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as mistake:  # a container without it, a job that may not be
+            why = mistake.stderr.strip() if isinstance(mistake, subprocess.CalledProcessError) else str(mistake)
+            self._say(f"SLURM did not take job {_job()} again ({why}): submit it again")
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         """Say what a Ctrl-C in the middle of something leaves; Lightning ends the process without a word."""

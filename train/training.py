@@ -7,6 +7,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import lightning as L
 import torch
@@ -47,7 +48,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         UserError: settings that do not fit together, a corpus that is not there, a run begun with other settings, or one that
             went wrong.
     """
-    run = Path(config.runs) / config.name
+    begun, run = monotonic(), Path(config.runs) / config.name
     console = Console(stderr=True)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -73,7 +74,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     plan, clock = Plan(steps, run, console), throughput(config, trainer)
     live = LiveCensus(run, plan, mirror, console, clock.paused)
     keeping = Keeping(run, Metrics(run, mirror), windows, watch, clock, console)
-    stopping = Stopping(keeping, console)
+    stopping = Stopping(keeping, console, begun)
     trainer.callbacks += [plan, watch, live, keeping, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
     on_gpu = trainer.strategy.root_device.type == "cuda"
     loader = DataLoader(steps, batch_size=None, num_workers=config.batch.workers, pin_memory=on_gpu)
