@@ -1,8 +1,10 @@
 """Training: the recipe's schedule, and runs that are stopped and go on as if nothing had been."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -13,7 +15,7 @@ from corpora.config import CorpusConfig
 from errors import UserError
 from models.config import OPTConfig
 from models.opening import open_checkpoint
-from train.config import BatchConfig, OptimizerConfig, TrainConfig
+from train.config import BatchConfig, OptimizerConfig, TrainConfig, ValidationConfig
 from train.folder import last_checkpoint
 from train.keeping import Keeping
 from train.schedule import dropout_seed, learning_rate
@@ -142,6 +144,45 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match="multiple of 32"):
         config.micro_steps()
     assert TrainConfig(batch=BatchConfig(tokens=960, micro=2), model=OPTConfig(context=16)).micro_steps(ranks=5) == 6
+
+
+WRONG = {
+    "optimizer.clip": lambda wrong: OptimizerConfig(clip=wrong),
+    "optimizer.beta2": lambda wrong: OptimizerConfig(beta2=wrong),
+    "optimizer.weight_decay": lambda wrong: OptimizerConfig(weight_decay=wrong),
+    "batch.workers": lambda wrong: BatchConfig(workers=wrong),
+    "validation.every": lambda wrong: ValidationConfig(every=wrong),
+    "validation.sequences": lambda wrong: ValidationConfig(sequences=wrong),
+    "seed": lambda wrong: TrainConfig(seed=wrong),
+    "threads": lambda wrong: TrainConfig(threads=wrong),
+    "time_limit": lambda wrong: TrainConfig(time_limit=wrong),
+    "device": lambda wrong: TrainConfig(device=wrong),
+}
+VALUES = [("optimizer.clip", 0.0), ("optimizer.clip", -1.0), ("optimizer.beta2", 1.0), ("optimizer.weight_decay", -0.1)]
+VALUES += [("batch.workers", -1), ("validation.every", 0), ("validation.sequences", 0), ("seed", -1), ("threads", 0)]
+VALUES += [("time_limit", -1.0), ("device", "gpus"), ("device", "cuda:1")]
+
+
+@pytest.mark.parametrize(("name", "wrong"), VALUES)
+def test_a_value_that_would_train_nothing_or_fail_later_is_refused_by_name(name: str, wrong: Any) -> None:
+    with pytest.raises(UserError, match=rf"^{re.escape(name)}='?{wrong}\b" if isinstance(wrong, str) else rf"^{name}={wrong:g} "):
+        WRONG[name](wrong)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_prepared(corpus: CorpusConfig, tmp_path: Path) -> None:
+    elsewhere = replace(corpus, store=str(tmp_path / "store"))
+    with pytest.raises(UserError, match="device=cuda, but torch sees no CUDA GPU"):
+        train(tiny.training(elsewhere, tmp_path, device="cuda"), [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_validation_split_shorter_than_a_window_is_named(tmp_path: Path) -> None:
+    corpus = tiny.text_corpus(tmp_path / "text", documents=8)
+    model = replace(tiny.training(corpus, tmp_path).model, context=1000)
+    batch = BatchConfig(tokens=1000, micro=1)
+    with pytest.raises(UserError, match=r"validation split of the corpus has \d+ tokens, .* corpus\.validation_share"):
+        train(tiny.training(corpus, tmp_path, model=model, batch=batch), [])
 
 
 def test_the_schedule_is_that_of_the_recipe() -> None:

@@ -14,6 +14,14 @@ from tracking import WandbConfig
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "true", "false")
 SPACINGS = ("log", "milestones", "off")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def _at_least(least: int, values: dict[str, int | None]) -> None:
+    """`UserError` for the first setting below `least`; one that is null is left open."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise UserError(f"{name}={value} must be at least {least}.")
 
 
 @dataclass
@@ -23,6 +31,10 @@ class BatchConfig:
     tokens: int = 524_288  # per optimizer step, over all ranks
     micro: int = 4  # sequences per micro-batch and rank; the rest is gradient accumulation
     workers: int = 0  # processes that read ahead; any number gives the same batches
+
+    def __post_init__(self) -> None:
+        _at_least(1, {"batch.tokens": self.tokens, "batch.micro": self.micro})
+        _at_least(0, {"batch.workers": self.workers})
 
 
 @dataclass
@@ -37,9 +49,20 @@ class OptimizerConfig:
     beta2: float = 0.95
     epsilon: float = 1e-8
     weight_decay: float = 0.1
-    clip: float = 1.0  # greatest norm of the gradient
+    clip: float = 1.0  # greatest norm of the gradient; 1e9: none is ever cut
 
     def __post_init__(self) -> None:
+        if not self.clip > 0:
+            raise UserError(
+                f"optimizer.clip={self.clip:g} must be above 0, or the model learns nothing: gradients are cut to that norm. "
+                "A norm that none reaches, like optimizer.clip=1e9, leaves them alone."
+            )
+        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if not 0 <= value < 1:
+                raise UserError(f"optimizer.{name}={value:g} must be at least 0 and below 1.")
+        for name in ("learning_rate", "final_learning_rate", "epsilon", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"optimizer.{name}={getattr(self, name):g} must be 0 or more.")
         if not 0 <= self.warmup_steps <= self.schedule_steps:
             raise UserError(
                 f"optimizer.warmup_steps={self.warmup_steps} must lie between 0 and schedule_steps={self.schedule_steps}."
@@ -52,6 +75,9 @@ class ValidationConfig:
 
     every: int = 1000  # steps; also at milestones and at the end
     sequences: int = 256  # of context + 1 ids
+
+    def __post_init__(self) -> None:
+        _at_least(1, {"validation.every": self.every, "validation.sequences": self.sequences})
 
 
 @dataclass
@@ -121,9 +147,14 @@ class TrainConfig:
         self.compile = self.compile.lower()  # YAML's true arrives as True
         if self.compile not in COMPILE:
             raise UserError(f"compile={self.compile!r} is none of {', '.join(COMPILE)}.")
-        for name, value in (("steps", self.steps), ("log_every", self.log_every), ("checkpoint_every", self.checkpoint_every)):
-            if value < 1:
-                raise UserError(f"{name}={value} must be at least 1.")
+        if self.device not in DEVICES:
+            raise UserError(f"device={self.device!r} is none of {', '.join(DEVICES)}.")
+        _at_least(1, {"steps": self.steps, "log_every": self.log_every, "checkpoint_every": self.checkpoint_every})
+        _at_least(1, {"threads": self.threads})
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed} must be 0 or more, and below 2**63.")
+        if self.time_limit is not None and not self.time_limit >= 0:
+            raise UserError(f"time_limit={self.time_limit:g} must be hours, 0 or more, or null.")
         if self.peak_flops is not None and self.peak_flops <= 0:
             raise UserError(f"peak_flops={self.peak_flops} must be above 0, or null.")
         if late := [step for step in self.milestones if not 0 <= step <= self.steps]:
@@ -136,7 +167,7 @@ class TrainConfig:
             UserError: `batch.tokens` is not a whole number of micro-batches on all ranks.
         """
         at_once = self.batch.micro * self.model.context * ranks
-        if self.batch.micro < 1 or self.batch.tokens < at_once or self.batch.tokens % at_once:
+        if self.batch.tokens < at_once or self.batch.tokens % at_once:
             raise UserError(
                 f"batch.tokens={self.batch.tokens} is not a whole number of micro-batches of {self.batch.micro} sequences x "
                 f"{self.model.context} positions x {ranks} ranks; choose a multiple of {max(at_once, self.model.context)}."

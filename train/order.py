@@ -30,7 +30,8 @@ class TrainingOrder:
         self.per_epoch = split.n_tokens // self.length
         if not self.per_epoch:
             raise UserError(
-                f"The corpus has {split.n_tokens} tokens to train on, fewer than one window of {self.length}; give it more text."
+                f"The {split.folder.name} split of the corpus has {split.n_tokens} tokens, fewer than one window of {self.length}: "
+                "give it more text, or another corpus.validation_share."
             )
         self._epochs: dict[int, Epoch] = {}
 

@@ -102,7 +102,13 @@ def with_vocabulary(config: TrainConfig, store: TokenStore) -> TrainConfig:
 
 
 def launched(config: TrainConfig, run: Path) -> L.Trainer:
-    """Lightning's trainer: one process, or a rank among those that torchrun or SLURM started."""
+    """Lightning's trainer: one process, or a rank among those that torchrun or SLURM started.
+
+    Raises:
+        UserError: a GPU is asked for where there is none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda, but torch sees no CUDA GPU here: device=auto takes what there is.")
     for speaker in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(speaker).setLevel(logging.WARNING)
     for of_no_use in (".*does not have many workers.*", ".*treespec, LeafSpec.*"):  # ours reads memory; lightning's own affair

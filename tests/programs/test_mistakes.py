@@ -88,6 +88,8 @@ MISTAKES = {
     "another's out": ("analyze/run.py", ["ckpt=model", "corpus=tokens", "corpus.path=ids.npy", "out=done"], "another checkpoint"),
     "a GPU where there is none": ("analyze/run.py", ["ckpt=nowhere", "device=cuda"], "device=cuda: torch sees no GPU"),
     "a kernel for a GPU": ("analyze/run.py", ["ckpt=nowhere", "kernel=triton"], "take kernel=numba"),
+    "a GPU that is not there": ("train/run.py", ["size=demo", "corpus=local", "device=cuda"], "torch sees no CUDA GPU"),
+    "gradients that are all cut away": ("train/run.py", ["size=demo", "corpus=local", "optimizer.clip=0"], "optimizer.clip=0 "),
     "a batch that does not divide": ("train/run.py", ["size=demo", "corpus=local", "batch.tokens=1000"], "multiple of 2048"),
 }
 
