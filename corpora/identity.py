@@ -16,8 +16,17 @@ LOCAL_RECIPE = (local, mathematics, arithmetic, algebra, everyday)  # modules wh
 
 def source_identity(config: CorpusConfig) -> dict[str, Any]:
     """The settings that decide the documents, and a sha256 of the source: installed packages, or files' sizes and times."""
+    return _settings(config) | {"fingerprint": _fingerprint(config)}
+
+
+def source_words(config: CorpusConfig) -> dict[str, Any]:
+    """What can be said of a source that is not there: the settings that decide the documents, and where they were looked for."""
+    return _settings(config) | {"path": config.path, "domains": dict(config.domains)}
+
+
+def _settings(config: CorpusConfig) -> dict[str, Any]:
     settings = ("name", "source", "bytes_per_domain", "distinct", "validation_share", "split", "seed")
-    return {setting: getattr(config, setting) for setting in settings} | {"fingerprint": _fingerprint(config)}
+    return {setting: getattr(config, setting) for setting in settings}
 
 
 def _fingerprint(config: CorpusConfig) -> str:

@@ -6,12 +6,16 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from tokenizers import Tokenizer
+
 from corpora.config import CorpusConfig
 from corpora.documents import documents
-from corpora.identity import source_identity
+from corpora.identity import source_identity, source_words
 from corpora.journal import Journal
 from corpora.making import BPE_BYTES, make
 from corpora.openwebtext import fetched_folder
@@ -25,25 +29,40 @@ def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens
     """The corpus as tokens of `tokenizer` (default: the config's own): found in `config.store`, or made there.
 
     A store fits if it was made from the same source with the same settings, and with a tokenizer of the same hash, or
-    by the same recipe where a BPE is trained here. A second process that wants the same store waits for the first. One
+    by the same recipe where a BPE is trained here. Where source or tokenizer are no longer there, the one store that was asked for
+    in the same words fits, and a line says so. A second process that wants the same store waits for the first. One
     that was stopped half-way, even by kill -9, is gone on with, to the same bytes.
     """
-    source = source_identity(config)
-    if not _made_from(source, Path(config.store)):
-        documents(config)  # what cannot be read is said before a tokenizer is looked for
     where = tokenizer or config.tokenizer
-    opened = open_tokenizer(where) if where else None
-    wanted = {"sha256": tokenizer_hash(opened)} if opened else {"trained": {"vocab_size": config.vocab_size, "bytes": BPE_BYTES}}
+    try:
+        source = source_identity(config)
+        if not _made_from(source, Path(config.store)):
+            documents(config)  # what cannot be read is said before a tokenizer is looked for
+        opened = open_tokenizer(where) if where else None
+    except UserError as gone:
+        if (found := _uncompared(config, where)) is None:
+            raise
+        _say(f"taking {found.folder}, made with the same settings, without a comparison: {gone}")
+        return found
+    wanted = _recipe(config, opened)
     short = hashlib.sha256(json.dumps([source, wanted], sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(config.store) / f"{config.name}-{short}"
     if found := _fitting(folder, source, wanted):
         return found
+    made_from = {"source": source_words(config) | source, "tokenizer": wanted | ({"asked": where} if where else {})}
     with _alone(folder), _alone(fetched_folder(config)) if config.from_hub else nullcontext():
         if found := _fitting(folder, source, wanted):
             return found
         with _whole(folder) as partial:
-            make(partial, config, opened, {"source": source, "tokenizer": wanted}, shard_tokens)
+            make(partial, config, opened, made_from, shard_tokens)
     return TokenStore.open(folder)
+
+
+def _recipe(config: CorpusConfig, opened: Tokenizer | None) -> dict[str, Any]:
+    """What decides the tokenizer: the hash of the one given, or how it is trained here."""
+    if opened is None:
+        return {"trained": {"vocab_size": config.vocab_size, "bytes": BPE_BYTES}}
+    return {"sha256": tokenizer_hash(opened)}
 
 
 def _fitting(folder: Path, source: dict[str, Any], wanted: dict[str, Any]) -> TokenStore | None:
@@ -54,14 +73,33 @@ def _fitting(folder: Path, source: dict[str, Any], wanted: dict[str, Any]) -> To
     return next(fitting, None)
 
 
+def _uncompared(config: CorpusConfig, where: str | None) -> TokenStore | None:
+    """The store that was asked for in the same words; of source and tokenizer, what is there is compared all the same."""
+    source, wanted = source_words(config), {"asked": where} if where else _recipe(config, None)
+    with suppress(UserError):
+        source = source_identity(config)
+    with suppress(UserError):
+        wanted = _recipe(config, open_tokenizer(where)) if where else wanted
+    made = _made_from(source, Path(config.store))
+    fitting = [store for store in made if wanted.items() <= store.manifest["tokenizer"].items()]
+    return fitting[0] if len(fitting) == 1 else None
+
+
 def _made_from(source: dict[str, Any], among: Path) -> list[TokenStore]:
-    """The stores of a folder that were made from this source, whatever their tokenizer."""
+    """The stores of a folder whose manifests say all this of their source, whatever their tokenizer."""
     found: list[Path] = []
     for file in sorted(among.glob("*/manifest.json")):
         with suppress(ValueError):  # somebody else's broken manifest is not in our way
-            if not file.parent.name.endswith(PARTIAL) and json.loads(file.read_text()).get("source") == source:
+            said = {} if file.parent.name.endswith(PARTIAL) else json.loads(file.read_text()).get("source", {})
+            if source.items() <= said.items():
                 found.append(file.parent)
     return [TokenStore.open(folder) for folder in found]
+
+
+@cache
+def _say(words: str) -> None:
+    """Once: a run and each of its censuses look for the same store."""
+    Console(stderr=True).print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 PARTIAL = ".partial"

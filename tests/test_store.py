@@ -59,6 +59,54 @@ def test_a_changed_source_or_setting_makes_another_store(corpus: CorpusConfig) -
     assert len({before.fingerprint, changed.fingerprint, token_store(corpus).fingerprint}) == 3
 
 
+def test_a_store_outlives_its_text(corpus: CorpusConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its tokenizer is compared all the same, and the words that it was asked for in."""
+    made = token_store(corpus)
+    own = str(made.tokenizer_file)
+    for file in corpus.domains.values():
+        Path(file).unlink()
+    capsys.readouterr()
+    assert token_store(corpus).folder == token_store(corpus, own).folder == token_store(corpus).folder == made.folder
+    said = capsys.readouterr().err
+    assert said.count(f"taking {made.folder}, made with the same settings, without a comparison: ") == 1 and "no file" in said
+    train_bpe(["another"], 300).save(str(tmp_path / "other.json"))
+    others = [{"validation_share": 0.3}, {"domains": {"fruit": corpus.domains["fruit"]}}, {"vocab_size": 301}]
+    others += [{"tokenizer": str(tmp_path / "other.json")}, {"tokenizer": "nobody/nothing"}]
+    for other in others:
+        with pytest.raises(UserError, match="matches no file"):
+            token_store(replace(corpus, **other))  # type: ignore[arg-type]
+
+
+def test_a_store_outlives_its_tokenizer_s_name(corpus: CorpusConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the text is there it is compared: of another, nothing was made with that name."""
+    asked = tmp_path / "opt.json"
+    train_bpe(["some text"], 300).save(str(asked))
+    named = replace(corpus, tokenizer=str(asked))
+    made = token_store(named)
+    asked.rename(tmp_path / "moved.json")
+    assert token_store(named).folder == made.folder
+    assert f"taking {made.folder}" in (said := capsys.readouterr().err) and "opt.json does not exist" in said
+    with pytest.raises(UserError, match=r"other\.json does not exist"):
+        token_store(named, str(tmp_path / "other.json"))
+    with Path(corpus.domains["fruit"]).open("a") as file:
+        file.write('\n{"text": "a new fruit"}')
+    with pytest.raises(UserError, match=r"opt\.json does not exist"):
+        token_store(named)
+    for file in corpus.domains.values():
+        Path(file).unlink()
+    assert token_store(named).folder == made.folder
+
+
+def test_of_two_stores_that_fit_by_their_words_none_is_guessed(corpus: CorpusConfig) -> None:
+    token_store(corpus)
+    with Path(corpus.domains["fruit"]).open("a") as file:
+        file.write('\n{"text": "a new fruit"}')
+    token_store(corpus)
+    Path(corpus.domains["fruit"]).unlink()
+    with pytest.raises(UserError, match="matches no file"):
+        token_store(corpus)
+
+
 @pytest.mark.parametrize("shard_tokens", [13, 1000, 10**8])
 def test_what_is_read_is_what_was_written(corpus: CorpusConfig, shard_tokens: int) -> None:
     """Also where shards are smaller than a document; every document is closed by </s>, and a written </s> is only text."""
