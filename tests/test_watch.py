@@ -8,20 +8,22 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
+from omegaconf import OmegaConf
 
 from corpora.config import CorpusConfig
+from corpora.identity import source_words
 from corpora.prepare import token_store
 from errors import UserError
 from models.pickled import plain_values
 from train.config import OptimizerConfig, TrainConfig, WatchConfig
-from train.folder import finished_steps, last_checkpoint, run_name
+from train.folder import finished_steps, identity, last_checkpoint, run_name
 from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.progress import Bar
@@ -261,3 +263,22 @@ def test_a_folder_is_named_by_its_overrides() -> None:
     paths = ["/a b/*.txt", "/a+b/*.txt", "/a b/?.txt", "/a/b", "/a+b", "-a-b", "x" * 200, "x" * 201]
     names = [run_name(f"corpus.path_{path}") for path in paths]
     assert len(set(names)) == len(paths) and all(re.fullmatch(r"[\w.+-]{1,140}", name) for name in names)
+
+
+def of_a_store(config: CorpusConfig) -> set[str]:
+    """Settings of a corpus that decide its tokens, and with them a run's identity."""
+    return {f"corpus.{name}" for name in (*source_words(config), "tokenizer", "vocab_size", "bos_id")}
+
+
+def test_a_name_leaves_out_just_the_settings_that_a_run_can_be_gone_on_with(corpus: CorpusConfig, tmp_path: Path) -> None:
+    """No setting is in neither list, nor in both: else the same run begins again in another folder, or is refused in its own."""
+    config = tiny.training(corpus, tmp_path)
+    fields = {"name"} | {
+        f"{name}.{part}" if isinstance(value, dict) else name
+        for name, value in asdict(config).items()
+        for part in (value if isinstance(value, dict) else [""])
+    }
+    conf = OmegaConf.load(Path(__file__).parents[1] / "conf" / "train.yaml")
+    left_out = set(OmegaConf.select(conf, "hydra.job.config.override_dirname.exclude_keys"))
+    decide = (set(identity(config, token_store(corpus), "32-true")) - {"corpus", "tokenizer"}) | of_a_store(corpus)
+    assert left_out | decide == fields and not left_out & decide
