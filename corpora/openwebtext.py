@@ -63,5 +63,5 @@ def _said() -> Iterator[None]:
         raise UserError(
             f"OpenWebText is not on this machine and cannot be fetched: {why}. Run `python scripts/prepare_corpus.py corpus=openwebtext` "
             "where there is a network (or here, with corpus.path=FOLDER of its parquet files), "
-            "or train on this machine's own text: `python train/run.py model=nopos size=8m corpus=local`."
+            "or train on this machine's own text: `python train/run.py experiment=demo model=nopos`."
         ) from mistake

@@ -90,7 +90,7 @@ def test_a_mistake_in_the_settings_is_said(settings: dict[str, object], sentence
 
 def test_openwebtext_without_a_network_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "reachable", lambda: False)
-    with pytest.raises(UserError, match=r"prepare_corpus\.py corpus=openwebtext.*corpus=local"):
+    with pytest.raises(UserError, match=r"prepare_corpus\.py corpus=openwebtext.*experiment=demo"):
         texts(source="openwebtext", store=str(tmp_path))
 
 

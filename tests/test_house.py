@@ -170,6 +170,15 @@ def test_a_variant_is_its_one_line_away_from_the_baseline(variant: str) -> None:
     assert ours == theirs
 
 
+@pytest.mark.parametrize("file", ["README.md", "corpora/openwebtext.py"])
+def test_a_command_that_is_shown_for_this_machine_s_own_text_ends(file: str) -> None:
+    """Tens of megabytes of text, and a CPU: 10 million tokens are some minutes of it."""
+    shown = re.findall(r"python train/run\.py ([^#`\n]*\w)", (HERE / file).read_text())
+    asked = [[re.sub(r",.*", "", word) for word in words.split() if "=" in word] for words in shown]
+    local = [config for words in asked if (config := trained(*words)).corpus.source == "local"]
+    assert local and all(config.steps * config.batch.tokens <= 10e6 for config in local), shown
+
+
 def test_a_seed_is_one_setting_away_too() -> None:
     assert trained("seed=7") == replace(trained(), seed=7) != trained()
 
