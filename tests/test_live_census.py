@@ -169,8 +169,10 @@ def test_steps_of_a_run() -> None:
     assert census_steps(config) == [0, 1, 2, 5, 10, 20, 50, 100, 200, 250]
     config.live = LiveConfig(spacing="milestones", steps=[7, 400])
     assert census_steps(config) == [0, 7, 100, 250]
-    config.live = LiveConfig(spacing="off", steps=[7])
+    config.live = LiveConfig(spacing="off")
     assert census_steps(config) == []
+    with pytest.raises(UserError, match=r"not even at live\.steps=\[7\]"):
+        LiveConfig(spacing="off", steps=[7])
 
 
 def test_what_the_share_affords() -> None:

@@ -104,6 +104,11 @@ class LiveConfig:
     def __post_init__(self) -> None:
         if self.spacing not in SPACINGS:
             raise UserError(f"live.spacing={self.spacing!r} is none of {', '.join(SPACINGS)}.")
+        if self.spacing == "off" and self.steps:
+            raise UserError(
+                f"live.spacing=off takes no census at all, not even at live.steps={self.steps}: leave one of them out, or take "
+                "live.spacing=milestones."
+            )
         if not 0 < self.share <= 1:
             raise UserError(f"live.share={self.share} must be a share of the training time, above 0 and at most 1, like 0.02.")
         if self.tokens is not None and self.tokens < 1:
