@@ -80,6 +80,20 @@ def test_a_resumed_run_takes_back_the_lines_it_makes_again(corpus: CorpusConfig,
     assert lines(train(config, [])) == whole
 
 
+def test_a_run_names_code_and_machine_of_each_of_its_starts(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny.training(corpus, tmp_path)
+    for steps, code in ((2, "abandoned"), (2, "one"), (4, "two"), (6, "three")):
+        monkeypatch.setattr("train.folder.git", lambda code=code: f"{code}\n")
+        if code == "one":  # begun anew
+            last_checkpoint(tmp_path / "run").unlink()
+        run = train(replace(config, steps=steps, milestones=[]), [])
+    assert (run / "git.txt").read_text() == "from step 0:\none\nfrom step 2:\ntwo\nfrom step 4:\nthree\n"
+    machines = json.loads((run / "environment.json").read_text())
+    assert [machine["from_step"] for machine in machines] == [0, 2, 4] and all(machine["packages"] for machine in machines)
+
+
 def test_a_finished_run_is_left_alone(corpus: CorpusConfig, tmp_path: Path) -> None:
     config = tiny.training(corpus, tmp_path)
     run = train(config, [])

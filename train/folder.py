@@ -48,13 +48,16 @@ def on_disk(run: Path) -> Iterator[None]:
         ) from trouble
 
 
-def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStore) -> None:
-    """Make the run folder and write config, overrides, tokenizer, code version and machine."""
+def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStore, start: int) -> None:
+    """Make the run folder and write config, overrides, tokenizer, code version and machine; of the last two each start leaves its own."""
+    code, machine = run / "git.txt", run / "environment.json"
+    codes = code.read_text() if start and code.exists() else ""
+    machines = json.loads(machine.read_text()) if start and machine.exists() else []
     contents = {
         "config.yaml": OmegaConf.to_yaml(OmegaConf.structured(config)),
         "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
-        "git.txt": git(),
-        "environment.json": json.dumps(environment(), indent=2) + "\n",
+        "git.txt": f"{codes}from step {start}:\n{git()}",
+        "environment.json": json.dumps([*machines, {"from_step": start} | environment()], indent=2) + "\n",
         "tokenizer.json": store.tokenizer_file.read_text(encoding="utf-8"),
     }
     for name, content in contents.items():

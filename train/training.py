@@ -62,7 +62,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False)
         return run
     if trainer.is_global_zero:
-        begin(run, config, overrides, store)
+        begin(run, config, overrides, store, start)
 
     order = TrainingOrder(store.split("train"), config.model.context, config.seed)
     steps = Steps(order, start, config.steps, micro_steps, config.batch.micro, trainer.global_rank, trainer.world_size)
