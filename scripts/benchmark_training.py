@@ -17,7 +17,7 @@ from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])
@@ -134,7 +134,7 @@ def ours(task: Task, turns: Turns, compiled: bool | None = None) -> None:
         mirror = Mirror(WandbConfig(mode="disabled"), run, "", "", {}, console)
         watch = Watch(run, batches)
         keeping = Keeping(run, Metrics(run, mirror), torch.empty(0), watch, throughput(task.config, trainer), console)
-        trainer.callbacks += [watch, keeping, Stopping(keeping, console), TakingTurns(turns)]
+        trainer.callbacks += [watch, keeping, Stopping(keeping, console, monotonic()), TakingTurns(turns)]
         trainer.fit(module, DataLoader(batches, batch_size=None, pin_memory=on_gpu))
 
 
