@@ -6,10 +6,11 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from analyze.config import Thresholds
 from analyze.drawing import steps
 from analyze.findings import percent
 from analyze.folder import Census
-from analyze.glossary import MEANINGS
+from analyze.glossary import meanings
 from analyze.palette import POSITION_TYPES, POSITION_WORDS, STRENGTHS, TYPE_WORDS, TYPES
 
 LAYER_COLUMNS = {  # heading, and its word in the glossary
@@ -74,9 +75,9 @@ def source(censuses: Sequence[Census]) -> str:
     return f"<section id=source><h2>What was counted</h2>{facts}</section>"
 
 
-def glossary() -> str:
-    """All words that a page explains when one points at them."""
-    words = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in MEANINGS.items())
+def glossary(asked: Thresholds) -> str:
+    """All words that a page explains when one points at them, under its thresholds."""
+    words = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in meanings(asked).items())
     return f"<dl class=facts>{words}</dl>"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from string import Template
 
 from analyze.basis import uneven
+from analyze.config import Thresholds
 from analyze.drawing import Captioned, steps
 from analyze.findings import census_findings, comparison_findings, run_findings
 from analyze.folder import Census
@@ -30,7 +31,7 @@ Figures = Mapping[str, Captioned]
 def census_page(census: Census, figures: Figures) -> str:
     """The page of one model: findings, its `census_figures`, every neuron, layers, and what to trust it by."""
     body = _section("Findings", _list(census_findings(census))) + _section("Figures", _drawn(figures))
-    return _page(census.title, summary(census), body + _neurons(census) + layers([census]) + source([census]))
+    return _page(census.title, summary(census), body + _neurons(census) + layers([census]) + source([census]), census.thresholds)
 
 
 def run_page(milestones: Sequence[Census], over_training: Figures, of_last: Figures, folder: Path) -> str:
@@ -46,7 +47,7 @@ def run_page(milestones: Sequence[Census], over_training: Figures, of_last: Figu
     body = _section("Over training", training + _drawn(over_training, links=False))
     body += _section(f"At {steps(last.step)}", _list(census_findings(last)) + _drawn(of_last))
     body += _neurons(last) + step_blocks(milestones, over_training)
-    return _page(last.run, summary(last), body + layers([last]) + source([last]), slider(milestones))
+    return _page(last.run, summary(last), body + layers([last]) + source([last]), last.thresholds, slider(milestones))
 
 
 def comparison_page(
@@ -71,7 +72,7 @@ def comparison_page(
     body += _section("Findings", _list(of_last)) + _section("Figures", _drawn(figures, links=False))
     pages = "".join(f"<h3>{escape(name)}</h3>{milestones_table(run, folder)}" for name, run in every.items())
     drawn = f"{len(every)} runs compared" + ("; of each variant one seed is drawn." if further else ".")
-    return _page(title, drawn, body + _section("Milestones", pages) + layers(last) + source(last))
+    return _page(title, drawn, body + _section("Milestones", pages) + layers(last) + source(last), last[0].thresholds)
 
 
 def summary(census: Census) -> str:
@@ -81,8 +82,8 @@ def summary(census: Census) -> str:
     return f"{size}; {census.n_tokens:,} counted tokens of {corpus['name']} ({', '.join(census.domains)})."
 
 
-def _page(title: str, words: str, body: str, control: str = "") -> str:
-    body += _section("Words", glossary())
+def _page(title: str, words: str, body: str, asked: Thresholds, control: str = "") -> str:
+    body += _section("Words", glossary(asked))
     links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading in re.findall(r"<section id=(\S+)><h2>(.*?)</h2>", body))
     head = f"<header><h1>{escape(title)}</h1><p class=faint>Neuron census. {escape(words)}</p></header>"
     return Template(_file("report_template.html")).substitute(

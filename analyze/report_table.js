@@ -140,8 +140,8 @@ function columns(census) {
     { heading: "detected", key: (row) => census.arrays.tokens_in_all?.[row] || undefined, cell: (row) => tokens(detected(census, row), 5), words: "words wrap" },
     { heading: "pattern", key: (row) => census.number("pattern", row), cell: (row) => pattern(census, row), words: "words" },
     { heading: "position, nats", ...number("position_mi_corrected") },
-    { heading: "95% of firings up to", ...number("last_position_95") },
-    { heading: "tokens for 95%", ...number("unigrams_95") },
+    { heading: "most firings up to", ...number("last_position_95") },
+    { heading: "tokens that cover it", ...number("unigrams_95") },
     { heading: "greatest pre-activation", ...number("max_pre") },
   ];
   if (census.arrays.top_promoted) shown.push({ heading: "promotes", ...list("top_promoted") }, { heading: "suppresses", ...list("top_suppressed") });

@@ -239,6 +239,20 @@ def test_every_word_with_a_meaning_is_in_the_glossary(page: str, pages: tuple[st
     assert set(NUMBERS.values()) <= set(MEANINGS)
 
 
+def test_words_are_explained_under_the_thresholds_of_the_census(census: Census) -> None:
+    positions = {"changes": 7, "outer": 0.2, "strong_zero": 0.003, "strong_one": 0.97, "first": 11, "indicated": 0.6}
+    asked = {
+        "coverage": 81, "detection": 82, "unigrams": 9, "bigrams": 33, "trigrams": 34, "support_occurrences": 6,
+        "position_mi": 0.07, "positions": positions,
+    }  # fmt: skip
+    page = census_page(replace(census, meta=census.meta | {"thresholds": asked}), {})
+    told = " ".join(re.findall("<dd>(.*?)</dd>", page.split("<section id=words>")[1]))
+    for value in ("81%", "82%", "9 tokens", "33 pairs", "34 triples", "6 times", "0.07 nats", "7 times", "20%", "0.003", "0.97",
+                  "below 11", "60%"):  # fmt: skip
+        assert value in told, value
+    assert "95%" not in told.replace("with 95% confidence", "") and "ReLU" not in told and "{" not in told
+
+
 def test_findings_state_the_tables_numbers(census: Census) -> None:
     found = " ".join(census_findings(census))
     dead, positional = int(census.neurons["dead"].sum()), census.neurons["position_type"].count()
