@@ -46,7 +46,7 @@ def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: C
         )
     _redraw_runs(runs, given, null, console)
     if folder not in runs:
-        compare(runs, [], folder, console)
+        compare(runs, [], folder, console, null)
 
 
 def _redraw_runs(runs: list[Path], given: Mapping[str, Any], null: Path | None, console: Console) -> None:

@@ -148,6 +148,8 @@ def test_runs_are_drawn_each_in_its_own_process(place: Path, tmp_path: Path) -> 
     refused = program("analyze/draw.py", "out=runs", "null=other", cwd=tmp_path)
     assert refused.returncode == 1 and refused.stderr.startswith("error: null=other is a census of 1 layers"), refused.stderr
     assert "Traceback" not in refused.stderr
-    done = program("analyze/draw.py", "out=runs", cwd=tmp_path)
+    done = program("analyze/draw.py", "out=runs", f"null={place / 'out'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert all((folder / "report.html").is_file() for folder in (*folders, tmp_path / "runs"))
+    assert all((folder / "report.html").is_file() for folder in folders)
+    for folder in (*folders[0].glob("step_*"), tmp_path / "runs"):
+        assert "Beside it, dashed, an untrained model of 2 layers" in (folder / "report.html").read_text(), folder
