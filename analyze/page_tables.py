@@ -94,8 +94,8 @@ def _facts(census: Census) -> str:
         "sha256": str(checkpoint["sha256"]),
         "corpus": f"{corpus['name']}, {corpus.get('split', 'all')} split, fingerprint {corpus['fingerprint']}",
         "domains, sequences": domains,
-        "counted tokens": f"{census.n_tokens:,} in {corpus['sequences']:,} sequences of {corpus['context']:,}; BOS "
-        + ("absent" if corpus["bos_id"] is None else f"(id {corpus['bos_id']}) not counted"),
+        "counted tokens": f"{census.n_tokens:,} in {corpus['sequences']:,} sequences of {corpus['context']:,}; "
+        f"BOS (id {corpus['bos_id']}) not counted",
         "dead bound": f"a neuron seen dead fires, with 95% confidence, on less than {census.meta['dead_bound']:.2e} of tokens",
         "thresholds": ", ".join(f"{name} {value}" for name, value in census.threshold_values.items()),
         "made with": _made(census),

@@ -35,11 +35,6 @@ class Tally:
         total: Int64[np.ndarray, " neuron"] = self.levels.sum(0) + (FIRED[:, None] * self.rare).sum(0)
         return total
 
-    @property
-    def distinct(self) -> Int64[np.ndarray, " neuron"]:
-        """N-grams on which it ever fires."""
-        return np.asarray(self.rare.sum(0, dtype=np.int64) + self.common.sum(0, dtype=np.int64) + np.diff(self.many_offsets))
-
 
 OCCURS = np.repeat(np.arange(1, RARE + 1), np.arange(1, RARE + 1))  # by cell
 FIRED: np.ndarray = np.concatenate([np.arange(1, o + 1) for o in range(1, RARE + 1)])  # by cell
