@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +16,21 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from omegaconf import OmegaConf
+from processes import SERVER, start_workers_as_alone
 
 from corpora.config import CorpusConfig
 from corpora.identity import source_words
 from corpora.prepare import token_store
 from errors import UserError
 from models.pickled import plain_values
-from train.config import OptimizerConfig, TrainConfig, WatchConfig
+from train.config import BatchConfig, OptimizerConfig, TrainConfig, WatchConfig
 from train.folder import finished_steps, identity, last_checkpoint, run_name
 from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.progress import Bar
-from train.training import train
+from train.training import launched, train
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +207,34 @@ def test_the_terminal_is_as_it_was_after_an_error(corpus: CorpusConfig, tmp_path
     assert len(bars) == 1 and bars[0].tasks[0].completed == 1 and not bars[0].live.is_started
 
 
+def signalled_group(config: TrainConfig, what: signal.Signals) -> None:
+    """A run in a group of processes that are all sent a signal in the middle of step 4."""
+    os.setpgid(0, 0)
+    start_workers_as_alone()
+    as_ever = Training.training_step
+
+    def signalling(self: Training, batch: list, index: int) -> dict[str, torch.Tensor]:
+        if batch[0] == 3:
+            subprocess.run(["kill", f"-{what.value}", "--", f"-{os.getpgid(0)}"], start_new_session=True, check=True)
+            time.sleep(1)  # for a reader that dies of it to be missed
+        return as_ever(self, batch, index)
+
+    Training.training_step = signalling  # type: ignore[method-assign]
+    train(config, [])
+
+
+@pytest.mark.parametrize(("what", "code"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 0), (signal.SIGINT, 130)])
+def test_a_signal_to_all_processes_is_left_to_the_run(
+    what: signal.Signals, code: int, corpus: CorpusConfig, tmp_path: Path
+) -> None:
+    batch = BatchConfig(tokens=128, micro=4, workers=2)
+    config = tiny.training(corpus, tmp_path, steps=40, checkpoint_every=100, milestones=[], batch=batch)
+    process = SERVER.Process(target=signalled_group, args=(config, what))
+    process.start()
+    process.join()
+    assert process.exitcode == code and kept(tmp_path / "run") == 4
+
+
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a job in SLURM finds, with a scontrol that writes down what it is asked."""
@@ -232,6 +263,13 @@ def test_slurm_is_asked_for_the_job_again(
     assert not list(run.glob("hpc_ckpt*")), "Lightning would resume from that instead"
     assert kept(train(tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0), [])) == 5
     assert (tmp_path / "asked").read_text() == "requeue 1234\n" * 2
+
+
+@pytest.mark.usefixtures("scontrol")
+def test_lightning_asks_slurm_for_nothing(corpus: CorpusConfig, tmp_path: Path) -> None:
+    """Not even for what it would write before the first step."""
+    environment = launched(tiny.training(corpus, tmp_path), tmp_path)._accelerator_connector.cluster_environment
+    assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
 
 
 @pytest.mark.parametrize("says", ["#!/bin/sh\necho Job may not be requeued >&2\nexit 1\n", None])

@@ -15,7 +15,6 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from corpora.prepare import token_store
 from corpora.store import TokenStore
@@ -31,6 +30,7 @@ from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.plan import Plan
 from train.progress import Bar
+from train.reading import loader
 from train.stopping import Stopping
 from train.throughput import Throughput, known_peak
 from train.validation import validation_windows
@@ -77,9 +77,9 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     stopping = Stopping(keeping, console, begun)
     trainer.callbacks += [plan, watch, live, keeping, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    loader = DataLoader(steps, batch_size=None, num_workers=config.batch.workers, pin_memory=on_gpu)
+    batches = loader(steps, config.batch.workers, pin_memory=on_gpu)
     try:
-        trainer.fit(module, loader, ckpt_path=last_checkpoint(run) if start else None, weights_only=True)
+        trainer.fit(module, batches, ckpt_path=last_checkpoint(run) if start else None, weights_only=True)
     finally:
         mirror.close()
     if stopping.interrupted:
@@ -119,7 +119,7 @@ def launched(config: TrainConfig, run: Path) -> L.Trainer:
         devices=per_node,
         num_nodes=nodes,
         strategy=DDPStrategy() if per_node * nodes > 1 else "auto",
-        plugins=[WholeCheckpoints()],
+        plugins=[WholeCheckpoints(), *_on_slurm()],
         precision="bf16-mixed" if bfloat16(config) else "32-true",
         max_steps=config.steps,
         logger=False,
@@ -141,6 +141,12 @@ def _ranks() -> tuple[int, int]:
         nodes = int(environ.get("SLURM_NNODES", "1"))
         return int(environ["SLURM_NTASKS"]) // nodes, nodes
     return 1, 1
+
+
+def _on_slurm() -> list[SLURMEnvironment]:
+    """SLURM without Lightning's way to be queued again: it writes wherever a signal finds it. Ours is train/stopping.py."""
+    alone = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if alone else []
 
 
 def bfloat16(config: TrainConfig) -> bool:
