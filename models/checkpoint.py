@@ -155,7 +155,7 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: Path | None = None) -> None:
+def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: Path | None = None, bos_id: int = 2) -> None:
     """Write a milestone in HuggingFace's layout, whole: it appears under its name when its last byte is on disk.
 
     A model without positions is written with a position table of zeros, one with sinusoids with these, which is the same function.
@@ -168,7 +168,7 @@ def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: 
     if (table := exported_positions(config)) is not None:
         weights["model.decoder.embed_positions.weight"] = table
     save_file(weights, str(unfinished / "model.safetensors"), metadata={"format": "pt"})
-    (unfinished / "config.json").write_text(json.dumps(huggingface(config), indent=2) + "\n")
+    (unfinished / "config.json").write_text(json.dumps(huggingface(config, bos_id), indent=2) + "\n")
     (unfinished / "training_state.json").write_text(json.dumps(state, indent=2) + "\n")
     if tokenizer is not None:
         shutil.copyfile(tokenizer, unfinished / "tokenizer.json")

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from corpora.config import CorpusConfig
+from corpora.prepare import token_store
 from errors import UserError
 from models.config import OPTConfig
 from models.opening import open_checkpoint
@@ -210,3 +211,24 @@ def test_the_schedule_is_that_of_the_recipe() -> None:
 def test_every_micro_batch_has_a_dropout_of_its_own() -> None:
     seeds = {dropout_seed(*place) for place in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]}
     assert len(seeds) == 4
+
+
+@pytest.mark.parametrize("padding", ["<|padding|>", "word"])
+def test_another_s_tokenizer_has_its_ids_in_the_milestone_or_is_refused(
+    padding: str, corpus: CorpusConfig, tmp_path: Path
+) -> None:
+    """As GPT-NeoX's, whose documents end with id 0; and one whose id 1 is text, as GPT-2's."""
+    file = tmp_path / "theirs" / "tokenizer.json"
+    file.parent.mkdir()
+    text = token_store(corpus).tokenizer_file.read_text()
+    for ours, other in (("</s>", "<other>"), ("<s>", "<|endoftext|>"), ("<pad>", padding)):
+        text = text.replace(json.dumps(ours), json.dumps(other))
+    file.write_text(text)
+    theirs = replace(corpus, tokenizer=str(file.parent), store=str(tmp_path))
+    config = tiny.training(theirs, tmp_path / "runs", steps=1, milestones=[1])
+    if padding == "word":
+        with pytest.raises(UserError, match=r"Id 1 of the tokenizer .* is 'word'; OPT takes it for padding"):
+            train(config, [])
+    else:
+        entries = json.loads((train(config, []) / "milestones" / "step_000000001" / "config.json").read_text())
+        assert entries["bos_token_id"] == entries["eos_token_id"] == 0

@@ -9,6 +9,7 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 
+from corpora.tokenizer import bos_id, open_tokenizer
 from models.checkpoint import save_checkpoint
 from train.folder import last_checkpoint, on_disk, whole
 from train.metrics import Metrics
@@ -93,8 +94,10 @@ class Keeping(L.Callback):
         with self.throughput.paused():
             if trainer.is_global_zero:
                 state = {"step": step, "tokens": step * module.config.batch.tokens, "val_loss": self.val_loss}
+                tokenizer = self.run / "tokenizer.json"
+                bos = bos_id(open_tokenizer(str(tokenizer)))
                 with on_disk(self.run):
-                    save_checkpoint(module.model, folder, state | {"name": module.config.name}, self.run / "tokenizer.json")
+                    save_checkpoint(module.model, folder, state | {"name": module.config.name}, tokenizer, bos)
                 said = f"milestone {folder}  validation loss {self.val_loss:.3f}"
                 self.console.print(said, markup=False, highlight=False, soft_wrap=True)
             trainer.strategy.barrier()

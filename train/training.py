@@ -18,8 +18,9 @@ from rich.console import Console
 
 from corpora.prepare import token_store
 from corpora.store import TokenStore
+from corpora.tokenizer import open_tokenizer
 from errors import UserError
-from models.opt import OPT, initialise
+from models.opt import OPT, PAD, initialise
 from tracking import Mirror, WandbConfig
 from train.config import TrainConfig
 from train.folder import begin, finished_steps, identity, last_checkpoint
@@ -36,6 +37,7 @@ from train.throughput import Throughput, known_peak
 from train.validation import validation_windows
 from train.watch import Watch
 
+PADDING = ("<pad>", "<|padding|>")  # as OPT and Pythia have it
 ROWS = 32  # the token embedding has a multiple of this many rows, as OPT's 50272 for 50265 ids
 
 
@@ -91,8 +93,14 @@ def with_vocabulary(config: TrainConfig, store: TokenStore) -> TrainConfig:
     """Give the model as many embedding rows as the corpus' tokenizer needs, where the settings leave that open.
 
     Raises:
-        UserError: the model has fewer rows than the tokenizer has ids.
+        UserError: the model has fewer rows than the tokenizer has ids; or what would be OPT's untrained row of padding is text.
     """
+    first = open_tokenizer(str(store.tokenizer_file)).id_to_token(PAD)
+    if first not in PADDING:
+        raise UserError(
+            f"Id {PAD} of the tokenizer of the corpus {config.corpus.name} is {first!r}; OPT takes it for padding and would not train "
+            f"it. Take a tokenizer where it is {' or '.join(PADDING)}."
+        )
     rows = config.model.vocab_size or -(-store.vocab_size // ROWS) * ROWS
     if rows < store.vocab_size:
         raise UserError(
