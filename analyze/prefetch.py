@@ -14,7 +14,7 @@ from models.checkpoint import Checkpoint
 from models.opt import Block
 from models.weights import Stored, contiguous
 
-ALIGNED = 256  # bytes; every tensor of a slab begins at a multiple
+ALIGNED = 256  # bytes; every tensor of a slab begins at a multiple, as a GPU likes it
 PIECE = 1 << 24  # bytes that are cast at once
 
 

@@ -4,14 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,8 +17,6 @@ from errors import UserError
 from models.config import OPTConfig, huggingface
 from models.opt import OPT, Block, Decoder, exported_positions
 from models.weights import Stored
-
-ALIGNMENT = 256  # bytes; where a tensor may begin in a slab, as a GPU likes it
 
 
 @dataclass
@@ -52,45 +48,9 @@ class Checkpoint:
 
     def layer_tensors(self, layer: int) -> dict[str, Stored]:
         """Where one decoder layer's tensors are, by their names in a `Block`."""
-        return {name: self.tensors[f"decoder.layers.{layer}.{name}"] for name in self.empty_block(device="meta").state_dict()}
-
-    def layer_bytes(self, layer: int) -> int:
-        """Bytes of a slab that holds this layer."""
-        *_, (_, stored, at) = self._slots(layer)
-        return at + stored.nbytes
-
-    def read_layer(self, layer: int, slab: UInt8[Tensor, " byte"]) -> None:
-        """Read one decoder layer into a slab in main memory, by plain reads. Takes no memory; may run in any thread.
-
-        Raises:
-            UserError: a file cannot be read.
-        """
-        for _, stored, at in self._slots(layer):
-            stored.read_into(slab[at:])
-
-    def layer_views(self, layer: int, slab: UInt8[Tensor, " byte"]) -> dict[str, Tensor]:
-        """A slab that `read_layer` filled, or a copy of it on another device, as the tensors of a `Block`."""
-        return {name: stored.view(slab[at:]) for name, stored, at in self._slots(layer)}
-
-    def block_in(self, layer: int, slab: UInt8[Tensor, " byte"], dtype: torch.dtype | None = None) -> Block:
-        """The decoder layer in a slab; its parameters are the slab itself, unless `dtype` asks for another than the stored one."""
-        block = self.empty_block(device="meta")
-        views = self.layer_views(layer, slab)
-        block.load_state_dict({name: view.to(dtype or view.dtype) for name, view in views.items()}, assign=True)
-        return block
-
-    @torch.no_grad()
-    def fill(self, block: Block, layer: int, slab: UInt8[Tensor, " byte"]) -> None:
-        """Copy the decoder layer in a slab into a block, which keeps its device and dtype."""
-        parameters = block.state_dict()
-        for name, view in self.layer_views(layer, slab).items():
-            parameters[name].copy_(view)
-
-    def empty_block(self, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Block:
-        """A block whose parameters are still to be filled."""
         with torch.device("meta"):
-            block = Block(self.config).to(dtype)
-        return block.to_empty(device=device).eval()
+            names = Block(self.config).state_dict()
+        return {name: self.tensors[f"decoder.layers.{layer}.{name}"] for name in names}
 
     def check_finite(self, layer: int, block: Block) -> None:
         """Waits for the block's device once.
@@ -100,14 +60,6 @@ class Checkpoint:
         """
         self._check_finite(block, f"decoder.layers.{layer}.")
 
-    def block(self, layer: int, dtype: torch.dtype | None = None) -> Block:
-        """Read one decoder layer, in its own dtype or cast."""
-        slab = torch.empty(self.layer_bytes(layer), dtype=torch.uint8)
-        self.read_layer(layer, slab)
-        block = self.block_in(layer, slab, dtype)
-        self.check_finite(layer, block)
-        return block
-
     def fc2(self, layer: int) -> Tensor:
         """Read one layer's second FFN matrix, `[width, neuron]`, in float32: column n is what neuron n writes."""
         return self.tensors[f"decoder.layers.{layer}.fc2.weight"].read().float()
@@ -116,27 +68,10 @@ class Checkpoint:
         """Read everything but the decoder layers: embedding and what stands before the unembedding."""
         with torch.device("meta"):
             decoder = Decoder(self.config, blocks=0)
-        self._fill(decoder, "decoder.", dtype)
+        weights = {name: self.tensors[f"decoder.{name}"].read().to(dtype) for name in decoder.state_dict()}
+        decoder.load_state_dict(weights, assign=True)
+        self._check_finite(decoder, "decoder.")
         return decoder.eval()
-
-    def model(self, dtype: torch.dtype = torch.float32) -> OPT:
-        """Read the whole model."""
-        with torch.device("meta"):
-            model = OPT(self.config)
-        self._fill(model, "", dtype)
-        return model.eval()
-
-    def _slots(self, layer: int) -> Iterator[tuple[str, Stored, int]]:
-        """A layer's tensors, and where in a slab each one begins."""
-        at = 0
-        for name, stored in self.layer_tensors(layer).items():
-            yield name, stored, at
-            at += -(-stored.nbytes // ALIGNMENT) * ALIGNMENT
-
-    def _fill(self, module: nn.Module, prefix: str, dtype: torch.dtype) -> None:
-        weights = {name: self.tensors[prefix + name].read().to(dtype) for name in module.state_dict()}
-        module.load_state_dict(weights, assign=True)
-        self._check_finite(module, prefix)
 
     def _check_finite(self, module: nn.Module, prefix: str) -> None:
         weights = module.state_dict()

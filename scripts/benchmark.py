@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +24,7 @@ import torch
 
 from analyze.counts import count, index
 from analyze.firings import bytes_for, record
+from analyze.prefetch import Weights
 from analyze.walk import ResidualStream
 from analyze.writing import write_whole
 from memory import keep_freed
@@ -66,8 +68,8 @@ def forward(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.d
     """The walk over all layers, nothing counted."""
     stream = ResidualStream(checkpoint.ends(dtype), torch.from_numpy(ids).long(), MICRO, device)
     begun = time.perf_counter()
-    for layer in range(layers):
-        for _ in stream.through(checkpoint.block(layer, dtype), layer):
+    for layer, block in enumerate(Weights(checkpoint, dtype, device).blocks(range(layers))):
+        for _ in stream.through(block, layer):
             pass
     return {"seconds": now(device) - begun}
 
@@ -81,12 +83,13 @@ def census(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.dt
     bits = np.zeros((ids.size, bytes_for(neurons)), np.uint8)
     few = index(ids[:1].copy(), np.zeros(1, np.uint8), 1, 2, VOCABULARY)  # kernels compile before the clock starts
     warm = ResidualStream(checkpoint.ends(dtype), torch.from_numpy(ids[:1]).long(), 1, device)
-    count(record(warm.through(checkpoint.block(0, dtype), 0), few.counted, neurons), few)
+    with closing(Weights(checkpoint, dtype, device, slots=1).blocks(range(1))) as first:
+        count(record(warm.through(next(first), 0), few.counted, neurons), few)
     stream = ResidualStream(checkpoint.ends(dtype), torch.from_numpy(ids).long(), MICRO, device)
     begun, walking, counting = time.perf_counter(), 0.0, 0.0
-    for layer in range(layers):
+    for layer, block in enumerate(Weights(checkpoint, dtype, device).blocks(range(layers))):
         spent = [0.0]
-        walk = clocked(stream.through(checkpoint.block(layer, dtype), layer), spent, device)
+        walk = clocked(stream.through(block, layer), spent, device)
         start = time.perf_counter()
         firings = record(walk, rows.counted, neurons, bits)
         recorded = time.perf_counter()

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import tiny
 import torch
+from reading import read_model
 from rich.console import Console
 from safetensors.numpy import load_file
 
@@ -58,7 +59,7 @@ def counts(out: Path) -> dict[str, bytes]:
 @torch.no_grad()
 def preactivations(folder: Path, ids: np.ndarray) -> list[list]:
     """Those of every layer, by the whole model at once."""
-    model = open_checkpoint(str(folder / "model")).model()
+    model = read_model(open_checkpoint(str(folder / "model")))
     x, found = model.decoder.embed(torch.from_numpy(ids)), []
     for block in model.decoder.layers:
         x, pre = block(x)
@@ -125,8 +126,8 @@ def test_once_twice_and_restarted_after_each_layer_are_the_same_bytes(tmp_path: 
     assert counts(tmp_path / "restarted") == whole
 
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "layers").iterdir()}
-    for weights in ("block", "ends"):
-        monkeypatch.setattr(f"models.checkpoint.Checkpoint.{weights}", None)  # finished layers need no weights
+    for weights in ("analyze.prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends"):
+        monkeypatch.setattr(weights, None)  # finished layers need no weights
     taken(tmp_path, ids)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "layers").iterdir()} == before
 
@@ -331,8 +332,8 @@ def test_other_thresholds_change_tables_and_no_counts(tmp_path: Path, monkeypatc
     ids = tiny.random_ids()
     out = taken(tmp_path, ids)
     before, covering = counts(out), pl.read_parquet(out / "neurons.parquet")["unigrams_95"]
-    for weights in ("block", "ends"):
-        monkeypatch.setattr(f"models.checkpoint.Checkpoint.{weights}", None)
+    for weights in ("analyze.prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends"):
+        monkeypatch.setattr(weights, None)
     taken(tmp_path, ids, thresholds=Thresholds(coverage=50))
     assert counts(out) == before
     assert (pl.read_parquet(out / "neurons.parquet")["unigrams_95"] < covering).any()

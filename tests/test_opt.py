@@ -8,6 +8,7 @@ import layouts
 import pytest
 import torch
 from layouts import LAYOUTS, PREFIXES
+from reading import read_block, read_model
 from transformers import AutoModelForCausalLM, OPTForCausalLM
 
 from errors import UserError
@@ -84,7 +85,7 @@ def test_a_saved_model_opens_as_it_was(variant, ids, tmp_path) -> None:
     checkpoint = open_checkpoint(str(tmp_path / "m"))
     assert checkpoint.config == replace(model.config, embed_dim=model.config.token_width)
     assert (checkpoint.step, checkpoint.tokens_trained) == (7, 70)
-    assert torch.equal(checkpoint.model()(ids), model(ids))
+    assert torch.equal(read_model(checkpoint)(ids), model(ids))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_one_block_at_a_time_is_the_whole_model(variant, ids, tmp_path) -> None:
     ends = checkpoint.ends(torch.float32)
     x = ends.embed(ids)
     for layer in range(model.config.layers):
-        x, _ = checkpoint.block(layer, torch.float32)(x)
+        x, _ = read_block(checkpoint, layer)(x)
     assert torch.equal(ends.unembed(x), model(ids))
 
 
@@ -129,10 +130,10 @@ def test_layer_by_layer_is_the_whole_model_is_transformers(variant, layout, pref
         layer.fc1.register_forward_hook(lambda _module, _input, output: seen.append(output.view(*ids.shape, -1)))
     theirs(ids)
     checkpoint = open_checkpoint(str(tmp_path / "m"))
-    whole, ends = checkpoint.model(), checkpoint.ends(torch.float32)
+    whole, ends = read_model(checkpoint), checkpoint.ends(torch.float32)
     x = y = ends.embed(ids)
     for number, block in enumerate(whole.decoder.layers):
-        y, pre = checkpoint.block(number, torch.float32)(y)
+        y, pre = read_block(checkpoint, number)(y)
         x, _ = block(x)
         assert torch.equal(x, y)
         assert torch.equal(pre > 0, seen[number] > 0)

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from reading import read_model
 from test_house import trained
 from transformers import AutoModelForCausalLM
 
@@ -103,7 +104,7 @@ def test_four_steps_are_those_of_adamw_by_hand(corpus: CorpusConfig, tmp_path: P
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["grad_norm"] for line in logged] == pytest.approx(norms, rel=1e-4)
     assert [line["lr"] for line in logged] == pytest.approx([0, 5e-3, 1e-2, learning_rate(3, rates)])
-    found = open_checkpoint(str(run / "milestones" / "step_000000004")).model().state_dict()
+    found = read_model(open_checkpoint(str(run / "milestones" / "step_000000004"))).state_dict()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=2e-6, rtol=1e-5, msg=name)
 

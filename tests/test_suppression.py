@@ -111,8 +111,8 @@ def test_other_thresholds_are_answered_without_weights(tmp_path: Path, monkeypat
     model = detecting()
     tiny.saved(tmp_path / "model", model)
     taken(tmp_path)
-    for method in ("block", "ends", "fc2"):
-        monkeypatch.setattr(f"models.checkpoint.Checkpoint.{method}", None)
+    for read in ("analyze.prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends", "models.checkpoint.Checkpoint.fc2"):
+        monkeypatch.setattr(read, None)
     loosest = Thresholds(coverage=LOOSEST.coverage, detection=LOOSEST.detection, unigrams=LOOSEST.unigrams)
     found = []
     for thresholds in (Thresholds(), Thresholds(coverage=85, detection=80, unigrams=9), loosest):
@@ -143,7 +143,7 @@ def test_lost_writes_are_made_again_without_reading_text(tmp_path: Path, monkeyp
     counted = {file: file.stat().st_mtime_ns for file in (out / "layers").iterdir()}
     assert len(before) == 3
     (out / "writes" / "layer_001.safetensors").unlink()
-    monkeypatch.setattr("models.checkpoint.Checkpoint.block", None)
+    monkeypatch.setattr("analyze.prefetch.Weights.blocks", None)
     assert taken(tmp_path)[1].equals(neurons)
     assert {file: file.read_bytes() for file in (out / "writes").iterdir()} == before
     assert {file: file.stat().st_mtime_ns for file in (out / "layers").iterdir()} == counted

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from reading import read_block, read_model
 from transformers import AutoModelForCausalLM
 
 from models.opening import open_checkpoint
@@ -47,8 +48,8 @@ def test_every_layout_is_the_same_model_and_fires_as_rarely_as_a_trained_one(tmp
     ids = torch.randint(4, 50_000, (1, 300), generator=torch.Generator().manual_seed(0))
     for layout in ("bin-sharded", "safetensors"):
         theirs = AutoModelForCausalLM.from_pretrained(tmp_path / layout, dtype=torch.float32)
-        torch.testing.assert_close(models[layout].model()(ids), theirs(ids).logits, atol=1e-4, rtol=0)
-    _, pre = models["bin"].block(0, torch.float32)(models["bin"].ends(torch.float32).embed(ids))
+        torch.testing.assert_close(read_model(models[layout])(ids), theirs(ids).logits, atol=1e-4, rtol=0)
+    _, pre = read_block(models["bin"], 0)(models["bin"].ends(torch.float32).embed(ids))
     frequency = (pre > 0).float().mean((0, 1))
     assert 0.05 < frequency.mean() < 0.2 and (frequency < 0.01).float().mean() > 0.2 and frequency.max() > 0.3
 
@@ -58,7 +59,7 @@ def test_one_layer_on_disk_stands_for_all(tmp_path: Path) -> None:
     synthesize("8m", tmp_path / "m", "--layout", "bin-sharded", "--one-layer")
     checkpoint = open_checkpoint(str(tmp_path / "m"))
     fc1 = {checkpoint.tensors[f"decoder.layers.{layer}.fc1.weight"] for layer in range(4)}
-    assert len(fc1) == 1 and torch.equal(checkpoint.block(3).fc2.weight, checkpoint.block(0).fc2.weight)
+    assert len(fc1) == 1 and torch.equal(read_block(checkpoint, 3).fc2.weight, read_block(checkpoint, 0).fc2.weight)
     stored = {(t.offset, t.nbytes) for t in checkpoint.tensors.values()}
     assert sum(file.stat().st_size for file in checkpoint.files) < sum(nbytes for _, nbytes in stored) + 50_000
     assert len(AutoModelForCausalLM.from_pretrained(tmp_path / "m").model.decoder.layers) == 4

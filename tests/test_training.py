@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from reading import read_model
 from transformers import AutoModelForCausalLM
 
 from corpora.config import CorpusConfig
@@ -29,7 +30,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
 
 
 def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
-    return open_checkpoint(str(run / "milestones" / f"step_{step:09d}")).model().state_dict()
+    return read_model(open_checkpoint(str(run / "milestones" / f"step_{step:09d}"))).state_dict()
 
 
 def lines(run: Path) -> list[dict]:
@@ -129,9 +130,9 @@ def test_a_run_learns_and_its_milestone_opens_elsewhere(corpus: CorpusConfig, tm
     milestone = run / "milestones" / "step_000000030"
     ids = torch.arange(4, 20)[None]
     theirs = AutoModelForCausalLM.from_pretrained(milestone, dtype=torch.float32).eval()(ids).logits
-    torch.testing.assert_close(open_checkpoint(str(milestone)).model()(ids), theirs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(read_model(open_checkpoint(str(milestone)))(ids), theirs, atol=1e-4, rtol=0)
     ours = open_checkpoint(str(last_checkpoint(run)))
-    assert torch.equal(ours.model()(ids), open_checkpoint(str(milestone)).model()(ids)) and ours.step == 30
+    assert torch.equal(read_model(ours)(ids), read_model(open_checkpoint(str(milestone)))(ids)) and ours.step == 30
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import os
 import pickle
 import tarfile
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import layouts
@@ -15,7 +14,9 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from layouts import LAYOUTS, PREFIXES
+from reading import read_block
 
+from analyze.prefetch import Weights
 from errors import UserError
 from models.opening import open_checkpoint
 from models.pickled import plain_values
@@ -49,22 +50,18 @@ def test_every_tensor_is_where_the_index_says(layout: str, prefix: str, tmp_path
         assert torch.equal(stored.read(), tensor.half())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("layout", EVERY)
-def test_layers_read_in_a_thread_into_one_slab_are_the_blocks(layout: str, tmp_path: Path) -> None:
+def test_layers_that_take_turns_in_a_slab_are_the_blocks(layout: str, dtype: torch.dtype, tmp_path: Path) -> None:
     written(tmp_path / "m", layout)
-    checkpoint = open_checkpoint(str(tmp_path / "m"))
-    slab = torch.empty(max(map(checkpoint.layer_bytes, range(checkpoint.config.layers))), dtype=torch.uint8)
-    again = checkpoint.empty_block(torch.float32)
-    with ThreadPoolExecutor(1) as reader:
-        for layer in range(checkpoint.config.layers):
-            reader.submit(checkpoint.read_layer, layer, slab).result()
-            checkpoint.fill(again, layer, slab)
-            inside, cast = checkpoint.block_in(layer, slab), checkpoint.block(layer, torch.float32)
-            assert inside.fc1.weight.untyped_storage().data_ptr() == slab.data_ptr(), "no copy"
-            for name, tensor in cast.state_dict().items():
-                assert tensor.dtype == torch.float32 and torch.equal(again.state_dict()[name], tensor)
-                assert inside.state_dict()[name].dtype == torch.float16 and torch.equal(inside.state_dict()[name].float(), tensor)
-                assert inside.state_dict()[name].data_ptr() % 64 == slab.data_ptr() % 64, "as a GPU likes it"
+    checkpoint, expected = open_checkpoint(str(tmp_path / "m")), tiny.random_model().state_dict()
+    weights = Weights(checkpoint, dtype, torch.device("cpu"), slots=1)
+    slab, layers = weights.slots[0].slab, range(checkpoint.config.layers)
+    for layer, block in zip(layers, weights.blocks(layers), strict=True):
+        for name, tensor in block.state_dict().items():
+            assert tensor.dtype == dtype and torch.equal(tensor, expected[f"decoder.layers.{layer}.{name}"].half().to(dtype))
+            assert tensor.untyped_storage().data_ptr() == slab.data_ptr(), "no copy"
+            assert (tensor.data_ptr() - slab.data_ptr()) % 64 == 0, "as a GPU likes it"
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -166,10 +163,9 @@ def test_weights_that_are_not_numbers_are_named(layout: str, tmp_path: Path) -> 
     weight[43, 31] = float("nan")
     written(tmp_path / "m", layout, layers_1_fc1_weight=weight)
     checkpoint = open_checkpoint(str(tmp_path / "m"))
-    checkpoint.block(0, torch.float32)
-    for read in (lambda: checkpoint.block(1, torch.float32), checkpoint.model):
-        with pytest.raises(UserError, match=r"decoder\.layers\.1\.fc1\.weight holds NaN or infinity"):
-            read()
+    read_block(checkpoint, 0)
+    with pytest.raises(UserError, match=r"decoder\.layers\.1\.fc1\.weight holds NaN or infinity"):
+        read_block(checkpoint, 1)
 
 
 def test_weights_too_large_for_float16_are_named(tmp_path: Path) -> None:
@@ -177,9 +173,9 @@ def test_weights_too_large_for_float16_are_named(tmp_path: Path) -> None:
     model.decoder.layers[2].fc2.bias.data[3] = 1e6
     layouts.write(tmp_path / "m", model, layouts.weights_of(model, dtype=torch.float32), "bin")
     checkpoint = open_checkpoint(str(tmp_path / "m"))
-    checkpoint.block(2, torch.float32)
+    read_block(checkpoint, 2)
     with pytest.raises(UserError, match=r"layers\.2\.fc2\.bias holds NaN or infinity in float16"):
-        checkpoint.block(2, torch.float16)
+        read_block(checkpoint, 2, torch.float16)
 
 
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if "sharded" in layout])
@@ -204,7 +200,7 @@ def test_a_file_cut_after_it_was_opened_is_named(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(tmp_path / "m"))
     os.truncate(file, 1000)
     with pytest.raises(UserError, match=r"model\.safetensors ends within a tensor"):
-        checkpoint.block(2, torch.float32)
+        read_block(checkpoint, 2)
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "bin", "legacy bin"])

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import tiny
 from planted_model import PLACES, PLANTED, planted_ids, planted_model
+from reading import read_model
 from rich.console import Console
 
 from analyze.analysis import analyze, draw
@@ -120,7 +121,9 @@ def test_an_untrained_model_is_made_counted_and_drawn_beside(place: Path, tmp_pa
     assert program("scripts/untrained.py", "like", "fresh", cwd=tmp_path).returncode == 1, "it is there already"
     fresh = open_checkpoint(str(tmp_path / "fresh"))
     expected = initialise(OPT(fresh.config), 0).state_dict()
-    assert fresh.step == 0 and all(np.array_equal(fresh.model().state_dict()[name], value) for name, value in expected.items())
+    assert fresh.step == 0 and all(
+        np.array_equal(read_model(fresh).state_dict()[name], value) for name, value in expected.items()
+    )
     corpus = tiny.tokens_corpus(tmp_path / "ids.npy", planted_ids()[:20])
     null = analyze(tiny.analysis(tmp_path / "fresh", corpus, tmp_path / "null"))
     draw(place / "out", open_census(null))
