@@ -163,6 +163,17 @@ def test_another_sample_is_refused(corpus: CorpusConfig, tmp_path: Path) -> None
         train(tiny.training(corpus, tmp_path, live=LiveConfig(tokens=160)), [])
 
 
+def test_a_run_and_its_censuses_go_on_without_the_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    corpus = tiny.text_corpus(tmp_path / "text")
+    live = LiveConfig(spacing="milestones", tokens=800)
+    train(tiny.training(corpus, tmp_path, steps=3, milestones=[3], live=live), [])
+    shutil.rmtree(tmp_path / "text")
+    run = train(tiny.training(corpus, tmp_path, milestones=[3, 6], live=live), [])
+    said = capfd.readouterr().err
+    assert said.count("made with the same settings, without a comparison") == 1 and "no live census" not in said
+    assert len(list((run / "live").glob("step_*"))) == 2
+
+
 def test_steps_of_a_run() -> None:
     config = tiny.training(CorpusConfig(name="x", source="local"), Path("runs"), steps=300, milestones=[0, 100, 250])
     config.live = LiveConfig()
