@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from analyze.analysis import censuses_of, sequences_for
 from analyze.census import take
-from analyze.census_tables import write_tables
+from analyze.census_tables import census_tables, write_tables
 from analyze.config import Thresholds
 from analyze.counts import Index
 from analyze.meta import dead_bound
@@ -226,10 +226,10 @@ def test_tables_leave_out_a_layer_that_a_killed_program_counted_and_did_not_fini
         with pytest.raises(KeyboardInterrupt):
             taken(tmp_path, ids)
     assert [len(list((out / kind).iterdir())) for kind in ("layers", "writes")] == [3, 1]
-    write_tables(out, Index.load(out / "index.safetensors"), Thresholds())
+    write_tables(out, census_tables(out, Index.load(out / "index.safetensors"), Thresholds()))
     assert all(pl.read_parquet(out / f"{name}.parquet").equals(table) for name, table in before.items())
     shutil.rmtree(out / "writes")
-    write_tables(out, Index.load(out / "index.safetensors"), Thresholds())  # as of shards added up
+    write_tables(out, census_tables(out, Index.load(out / "index.safetensors"), Thresholds()))  # as of shards added up
     assert pl.read_parquet(out / "neurons.parquet").height == 3 * 44
 
 

@@ -15,7 +15,7 @@ from analyze.neurons import SCHEMA
 from analyze.position_table import DOMAINS
 from tests.synthetic_census import write_census
 
-DEFINITIONS = (Path(__file__).parents[1] / "docs" / "definitions.md").read_text(encoding="utf-8")
+DEFINITIONS = (Path(__file__).parents[1] / "docs/definitions.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
