@@ -14,10 +14,13 @@ def between_domains(census: Census) -> list[str]:
     if shown.is_empty():
         return []
     half, most = shown["position_domain_difference"].quantile(0.5, "lower"), shown.row(-1, named=True)
+    across, kind = f"Across domains ({', '.join(census.domains)})", "strong" if strong.height else "weak"
+    name, by = f"L{most['layer']}N{most['neuron']}", f"{most['position_domain_difference']:.2f}"
+    if shown.height == 1:
+        return [f"{across} the position curve of the one {kind} positional neuron, {name}, changes by at most {by}."]
     return [
-        f"Across domains ({', '.join(census.domains)}) the position curve of half of the {shown.height:,} "
-        f"{'strong' if strong.height else 'weak'} positional neurons changes by at most {half:.2f}; the one that changes most, "
-        f"L{most['layer']}N{most['neuron']}, by {most['position_domain_difference']:.2f}."
+        f"{across} the position curve of half of the {shown.height:,} {kind} positional neurons changes by at most {half:.2f}; "
+        f"the one that changes most, {name}, by {by}."
     ]
 
 
