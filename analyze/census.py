@@ -13,8 +13,9 @@ from analyze.cost import Cost
 from analyze.counting import Counting
 from analyze.counts import CorpusCounts, LayerCounts
 from analyze.meta import write_meta
-from analyze.plan import Plan, plan
+from analyze.plan import Plan
 from analyze.plan_text import plan_text, time_text
+from analyze.planning import plan
 from analyze.position_table import bias_warning
 from analyze.ranks import Ranks, joined
 from analyze.shared_index import corpus_index

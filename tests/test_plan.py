@@ -7,7 +7,8 @@ import pytest
 
 from analyze import budgets
 from analyze.budgets import Budgets, free_memory
-from analyze.plan import RESIDUALS, Plan, Shape, candidates, plan
+from analyze.plan import RESIDUALS, Plan, Shape
+from analyze.planning import candidates, plan
 from errors import UserError
 from models.config import OPTConfig
 
