@@ -1,18 +1,39 @@
-"""What a process does with memory that it has freed."""
+"""What a process does with memory that it has freed: keep it for what comes next, or give it back to the system."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 MOST = 2**31 - 1  # bytes at the end of the heap, the most that mallopt takes
+MAPPED = 65_536  # tensors that may be given back one by one, glibc's default
+
+_libc: Any = ctypes.CDLL(None)
+_kept = False
 
 
 def keep_freed() -> None:
-    """Have this process keep what it frees for what it allocates next, as long as it runs; where malloc is not glibc's, nothing changes.
+    """Have this process keep what it frees for what it allocates next; where malloc is not glibc's, nothing changes.
 
     Every micro-batch allocates and frees the same large tensors. By default glibc gives each over 32 MB back to the system, which clears
     every page of the next one again; on a virtual machine that took up to a tenth of the time. See mallopt(3).
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, MOST)
+    global _kept  # of the process, as what malloc does is
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(M_MMAP_MAX, 0)
+        _libc.mallopt(M_TRIM_THRESHOLD, MOST)
+        _kept = True
+
+
+@contextmanager
+def given_back() -> Iterator[None]:
+    """Give back what is kept, and meanwhile whatever is freed: for few tensors, larger than those before and after."""
+    if _kept:
+        _libc.mallopt(M_MMAP_MAX, MAPPED)
+        _libc.malloc_trim(0)
+    try:
+        yield
+    finally:
+        if _kept:
+            _libc.mallopt(M_MMAP_MAX, 0)

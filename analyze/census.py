@@ -25,6 +25,7 @@ from analyze.task import CensusTask
 from analyze.trial import seconds_per_micro_batch
 from analyze.writes import candidate_tokens, layer_writes
 from errors import UserError
+from memory import given_back
 
 WORTH_A_TRIAL = 200  # micro-batches through layers, from which on the time is estimated without being asked
 
@@ -92,8 +93,8 @@ def project_layers(task: CensusTask, corpus: CorpusCounts, layers: list[int], co
     """Store what some finished layers write to the logits: from their counts and weights, no text is read."""
     if not layers:
         return
-    ends = task.checkpoint.ends(torch.float32).to(task.device)
-    with progress_bar(console) as bar:
+    with given_back(), progress_bar(console) as bar:  # the unembedding is larger than anything of the walk
+        ends = task.checkpoint.ends(torch.float32).to(task.device)
         for layer in bar.track(layers, description="what neurons write"):
             candidates = candidate_tokens(LayerCounts.load(task.counts_of(layer)), corpus)
             writes = layer_writes(ends, task.checkpoint.fc2(layer), candidates, corpus.token_occurrences, layer)
