@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 MOST = 2**31 - 1  # bytes at the end of the heap, the most that mallopt takes
-MAPPED = 65_536  # tensors that may be given back one by one, glibc's default
+MAPPED, SMALL = 65_536, 131_072  # tensors that may be given back one by one, and from how many bytes on; glibc's defaults
 
 _libc: Any = ctypes.CDLL(None)
 _kept = False
@@ -30,10 +30,11 @@ def keep_freed() -> None:
 def given_back() -> Iterator[None]:
     """Give back what is kept, and meanwhile whatever is freed: for few tensors, larger than those before and after."""
     if _kept:
-        _libc.mallopt(M_MMAP_MAX, MAPPED)
+        for option, value in ((M_MMAP_MAX, MAPPED), (M_MMAP_THRESHOLD, SMALL), (M_TRIM_THRESHOLD, SMALL)):
+            _libc.mallopt(option, value)
         _libc.malloc_trim(0)
     try:
         yield
     finally:
         if _kept:
-            _libc.mallopt(M_MMAP_MAX, 0)
+            keep_freed()

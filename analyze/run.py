@@ -22,7 +22,8 @@ def main(cfg: DictConfig) -> None:
     with plainly():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, AnalyzeConfig)
-        keep_freed()
+        if config.host_memory is None:  # who sets a limit wants memory given back rather
+            keep_freed()
         analyze(config)
 
 

@@ -231,7 +231,8 @@ def main() -> None:
     with plainly(), tempfile.TemporaryDirectory(dir=".") as folder:
         task = task_for(arguments, Path(folder) / "out")
         if arguments.measure:
-            keep_freed()  # as analyze/run.py does
+            if arguments.memory is None:
+                keep_freed()  # as analyze/run.py does
             print(json.dumps(WAYS[arguments.measure](task)))
             return
         results = measured(task, arguments.rounds)
