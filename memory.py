@@ -17,7 +17,7 @@ def keep_freed() -> None:
     """Have this process keep what it frees for what it allocates next; where malloc is not glibc's, nothing changes.
 
     Every micro-batch allocates and frees the same large tensors. By default glibc gives each over 32 MB back to the system, which clears
-    every page of the next one again; on a virtual machine that took up to a tenth of the time. See mallopt(3).
+    every page of the next one again, which is slow on some virtual machines. See mallopt(3).
     """
     global _kept  # of the process, as what malloc does is
     if hasattr(_libc, "mallopt"):
