@@ -77,8 +77,13 @@ def rows(page: Chrome) -> list[str]:
     return page.execute_script("return [...document.querySelectorAll('#rows tr')].map((row) => row.dataset.name)")
 
 
+def said(page: Chrome, selector: str) -> str:
+    """Words of the first such element, asked for in one go: the page may put another in its place at any moment."""
+    return page.execute_script("return document.querySelector(arguments[0])?.innerText.replaceAll('\\t', ' ') ?? ''", selector)
+
+
 def in_focus(page: Chrome) -> str:
-    """First word of the element in focus, asked for in one go: the page may put another in its place at any moment."""
+    """First word of the element in focus, in one go too."""
     return page.execute_script("return document.activeElement.innerText.trim().split(/\\s/)[0]")
 
 
@@ -110,9 +115,9 @@ def test_a_tokens_text_finds_its_planted_detector_and_opens_it(page: Chrome, cen
     assert names(found) and rows(page) == names(found)
     page.find_element(By.CSS_SELECTOR, "#rows tr td").click()
     until(page, lambda: by_id(page, "neuron").is_displayed())
-    assert by_id(page, "neuron-name").text == f"Neuron {names(found)[0]}"
+    assert said(page, "#neuron-name") == f"Neuron {names(found)[0]}"
     tokens = pl.read_parquet(census.path / "ngrams.parquet").join(found.head(1), on=["layer", "neuron"]).filter(pl.col("n") == 1)
-    table = by_id(page, "neuron").find_element(By.TAG_NAME, "table").text
+    table = said(page, "#neuron table")
     for (token,), fires, occurs in tokens.select("ids", "fires", "occurrences").iter_rows():
         assert f"{census.token_text(token)} {fires:,} {occurs:,}" in table
 
@@ -124,7 +129,7 @@ def test_promoted_and_suppressed_tokens_are_found_where_asked(page: Chrome, cens
         choose(page, "where", column)
         expected = names(census.neurons.filter(pl.col(column).list.contains(token)))
         assert rows(page) == expected[:100]
-        assert by_id(page, "told").text.endswith(f"of {len(expected)}")
+        assert said(page, "#told").endswith(f"of {len(expected)}")
 
 
 def test_type_and_layer_filter_together(page: Chrome, census: Census) -> None:
@@ -132,7 +137,7 @@ def test_type_and_layer_filter_together(page: Chrome, census: Census) -> None:
     choose(page, "layer", "1")
     assert rows(page) == names(census.neurons.filter(pl.col("dead") & (pl.col("layer") == 1)))
     by_id(page, "all").click()
-    assert by_id(page, "told").text == f"Neurons 1–100 of {census.neurons.height}"
+    assert said(page, "#told") == f"Neurons 1–100 of {census.neurons.height}"
     choose(page, "type", "pattern:0")
     strong = (pl.col("position_type") == "oscillatory") & pl.col("position_strong")
     assert rows(page) == names(census.neurons.filter(strong))
@@ -152,16 +157,16 @@ def test_sorting_goes_both_ways_with_the_unknown_last(page: Chrome, census: Cens
 
 def test_an_address_opens_its_neuron_and_escape_closes_it(window: Chrome, address: str, census: Census) -> None:
     opened(window, f"{address}#L1N7")
-    assert by_id(window, "neuron-name").text == "Neuron L1N7"
+    assert said(window, "#neuron-name") == "Neuron L1N7"
     drawn = window.find_elements(By.CSS_SELECTOR, "#neuron polyline")
     assert len(drawn) == 1
     window.execute_script("location.hash = 'l0n3'")
-    until(window, lambda: by_id(window, "neuron-name").text == "Neuron L0N3")
+    until(window, lambda: said(window, "#neuron-name") == "Neuron L0N3")
     ActionChains(window).send_keys(Keys.ESCAPE).perform()
     until(window, lambda: window.execute_script("return location.hash") == "")
     assert not by_id(window, "neuron").is_displayed()
     opened(window, f"{address}#L9N999999")
-    assert "no such neuron" in by_id(window, "neuron").text
+    assert "no such neuron" in said(window, "#neuron")
 
 
 def test_the_keyboard_alone_reaches_opens_and_leaves_a_neuron(page: Chrome, census: Census) -> None:
@@ -174,7 +179,7 @@ def test_the_keyboard_alone_reaches_opens_and_leaves_a_neuron(page: Chrome, cens
     ActionChains(page).send_keys(Keys.ENTER).perform()
     until(page, lambda: by_id(page, "neuron").is_displayed())
     ActionChains(page).send_keys(Keys.ARROW_RIGHT).perform()
-    until(page, lambda: by_id(page, "neuron-name").text == "Neuron L0N2")
+    until(page, lambda: said(page, "#neuron-name") == "Neuron L0N2")
     ActionChains(page).send_keys(Keys.ESCAPE).perform()
     until(page, lambda: in_focus(page) == "L0N2")
     assert not by_id(page, "neuron").is_displayed()
@@ -185,15 +190,15 @@ def test_figures_tell_values_and_lead_to_neurons(page: Chrome, census: Census) -
     page.execute_script("arguments[0].focus()", holder)
     ActionChains(page).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).perform()
     share = f"{100 * census.layers['dead_share'][1]:.3g}%"
-    until(page, lambda: f"layer: 1\nshare of the layer's neurons: {share}" in by_id(page, "tip").text)
+    until(page, lambda: f"layer: 1\nshare of the layer's neurons: {share}" in said(page, "#tip"))
     circle = page.find_element(By.CSS_SELECTOR, "#figure-positional a")
     link = circle.get_attribute("href") or circle.get_dom_attribute("xlink:href")
     ActionChains(page).move_to_element(circle).pause(0.2).move_by_offset(1, 0).move_to_element(circle).perform()
     name = str(link).split("#")[-1]
-    until(page, lambda: by_id(page, "tip").text.startswith(name))
+    until(page, lambda: said(page, "#tip").startswith(name))
     ActionChains(page).click().perform()
     until(page, lambda: by_id(page, "neuron").is_displayed())
-    assert by_id(page, "neuron-name").text == f"Neuron {name}"
+    assert said(page, "#neuron-name") == f"Neuron {name}"
 
 
 def test_a_figure_is_enlarged_and_zooms_and_goes_back_to_its_place(page: Chrome) -> None:

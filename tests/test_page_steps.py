@@ -13,7 +13,7 @@ from analyze.report import run_page
 from analyze.writing import write_whole
 from tests.browser import MISSING, chromium
 from tests.synthetic_census import write_census
-from tests.test_page import ABSENT, by_id, opened, rows, until
+from tests.test_page import ABSENT, by_id, opened, rows, said, until
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=ABSENT)
 PLANTED: dict[int, dict[str, int]] = {0: {}, 100: {"one_weak": 2}, 1000: {"both_strong": 3, "one_weak": 1}}
@@ -65,16 +65,16 @@ def at_step(page: Chrome, words: str) -> None:
 
 
 def test_the_keys_set_figures_and_table_back_to_each_step(page: Chrome, milestones: list[Census]) -> None:
-    assert by_id(page, "step-told").text.startswith("step 1,000") and circles(page) == 4
+    assert said(page, "#step-told").startswith("step 1,000") and circles(page) == 4
     last = lines(page)
     for census, words in ((milestones[1], "step 100,"), (milestones[0], "step 0")):
         by_id(page, "step").send_keys(Keys.ARROW_LEFT)
         at_step(page, words)
-        assert by_id(page, "step-told").text.startswith(words)
+        assert said(page, "#step-told").startswith(words)
         assert circles(page) == census.layers["positional"].sum() and len(rows(page)) == 24
         assert types(page) == census.neurons["type"].to_list()
         assert len(lines(page)) == 1 and lines(page) != last
-        caption = page.find_element(By.CSS_SELECTOR, "#figure-positional_neurons_at_step figcaption").text
+        caption = said(page, "#figure-positional_neurons_at_step figcaption")
         assert caption.lower().startswith(words)
 
 
@@ -95,10 +95,10 @@ def test_a_neurons_panel_tells_its_history_and_leads_back_to_each_step(page: Chr
         assert census.neurons["type"][neuron] in row and f"{100 * census.neurons['frequency'][neuron]:.3g}%" in row
     page.find_elements(By.CSS_SELECTOR, ".history tbody button")[1].click()
     at_step(page, "step 100,")
-    assert by_id(page, "neuron-name").text == f"Neuron L0N{neuron}" and "at step 100," in by_id(page, "neuron").text
-    kind = page.find_element(By.CSS_SELECTOR, "#neuron .kind").text
+    assert said(page, "#neuron-name") == f"Neuron L0N{neuron}" and "at step 100," in said(page, "#neuron")
+    kind = said(page, "#neuron .kind")
     assert kind.startswith(milestones[1].neurons["type"][neuron])
     assert page.execute_script("return document.activeElement.textContent").startswith("step 100")
     ActionChains(page).send_keys(Keys.ESCAPE).perform()
     until(page, lambda: not by_id(page, "neuron").is_displayed())
-    assert by_id(page, "step-told").text.startswith("step 100,")
+    assert said(page, "#step-told").startswith("step 100,")
