@@ -3,19 +3,23 @@
 import threading
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 import torch
 from torch import Tensor
 
+from analyze.budgets import free_memory
+from analyze.casting import as_numbers, cast
 from analyze.streams import event, stream
 from models.checkpoint import Checkpoint
 from models.opt import Block
+from models.reads import Room
 from models.weights import Stored, contiguous
 
 ALIGNED = 256  # bytes; every tensor of a slab begins at a multiple, as a GPU likes it
 PIECE = 1 << 24  # bytes that are cast at once
+KEPT_IN_CACHE = 0.5  # of free memory: a larger checkpoint is read past the system's cache of files, which would not keep it
 
 
 @dataclass
@@ -50,7 +54,8 @@ class Weights:
         self.dtype = dtype
         self.slots = [self._slot() for _ in range(slots)]
         self.pinned = torch.empty(self.size, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else None
-        self.piece = torch.empty(PIECE, dtype=torch.uint8)
+        self.room = Room(PIECE)
+        self.directly = sum(file.stat().st_size for file in checkpoint.files) > free_memory() * KEPT_IN_CACHE
         self.seconds = 0.0  # that a CPU waited for weights
         self.waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []  # before and after every wait of a GPU
 
@@ -145,7 +150,7 @@ class Weights:
     def _read(self, layer: int, slab: Tensor) -> None:
         tensors = self.checkpoint.layer_tensors(layer)
         for name, view in self._views(slab).items():
-            read_as(tensors[name], view, self.piece)
+            read_as(tensors[name], view, self.room, self.directly)
 
     def waited(self) -> float:
         """Seconds that computing stood still for want of weights, the first layer's included."""
@@ -157,19 +162,19 @@ class Weights:
 
 
 @torch.no_grad()
-def read_as(stored: Stored, into: Tensor, piece: Tensor) -> None:
-    """Read a tensor from disk into one in main memory, cast on the way, piece by piece."""
-    flat = into.view(-1)
+def read_as(stored: Stored, into: Tensor, room: Room, directly: bool = False) -> None:
+    """Read a tensor from disk into one in main memory, cast on the way, piece by piece; `directly`: past the system's cache."""
+    flat, itemsize = into.view(-1), stored.dtype.itemsize
     if stored.stride != contiguous(stored.shape):
         into.copy_(stored.read())
-    elif stored.dtype == into.dtype:
+    elif stored.dtype == into.dtype and not directly:
         stored.read_into(flat.view(torch.uint8))
     else:
-        for begin in range(0, len(flat), len(piece) // stored.dtype.itemsize):
-            some = min(len(flat) - begin, len(piece) // stored.dtype.itemsize)
-            part = replace(stored, offset=stored.offset + begin * stored.dtype.itemsize, shape=(some,), stride=(1,))
-            part.read_into(piece)
-            flat[begin : begin + some].copy_(part.view(piece))
+        at = stored.offset
+        for part in torch.split(flat, room.size // itemsize):
+            size = part.numel() * itemsize
+            cast(as_numbers(room.read(stored.file, at, size, directly), stored.dtype), part)
+            at += size
 
 
 def _aligned(size: int) -> int:

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from errors import UserError
+from models.reads import read
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # of safetensors
 DTYPES |= {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
@@ -39,18 +40,8 @@ class Stored:
         Raises:
             UserError: the file cannot be read, or has become shorter.
         """
-        room, read = slab[: self.nbytes].numpy().data, 0
-        assert len(room) == self.nbytes, "the slab is too small"
-        try:
-            with self.file.open("rb", buffering=0) as stream:
-                stream.seek(self.offset)
-                while read < self.nbytes:  # the system reads 2 GB at a time
-                    got = stream.readinto(room[read:])
-                    if not got:
-                        raise UserError(f"{self.file} ends within a tensor: it has become shorter since it was opened.")
-                    read += got
-        except OSError as broken:
-            raise UserError(f"{self.file} cannot be read ({broken.strerror or broken}).") from None
+        assert len(slab) >= self.nbytes, "the slab is too small"
+        read(self.file, self.offset, slab[: self.nbytes])
 
     def view(self, slab: UInt8[Tensor, " byte"]) -> Tensor:
         """The beginning of `slab`, on whatever device, as this tensor."""

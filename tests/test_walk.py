@@ -19,6 +19,7 @@ from analyze.residuals import SLAB, slabs_for
 from analyze.walk import ResidualStream
 from errors import UserError
 from models.opening import open_checkpoint
+from models.reads import Room
 
 WAYS: dict[str, dict[str, Any]] = {
     "three passes": {"passes": 3},
@@ -159,7 +160,7 @@ def test_what_nobody_goes_on_with_is_deleted(
 def test_a_layer_read_ahead_is_the_layer(slots: int, dtype: torch.dtype, place: tuple[Path, dict[str, bytes]]) -> None:
     checkpoint = open_checkpoint(str(place[0] / "model"))
     weights = Weights(checkpoint, dtype, torch.device("cpu"), slots)
-    weights.piece = weights.piece[:100]  # cast in many pieces
+    weights.room = Room(100)  # cast in many pieces
     found = list(range(3))
     for layer, block in zip(found, weights.blocks(range(3)), strict=True):
         expected = checkpoint.layer_tensors(layer)
