@@ -17,6 +17,7 @@ from analyze.segments import as_words, counts_in_chunks
 MANY = 256
 CELLS = RARE * (RARE + 1) // 2
 BLOCK = 6  # planes of counters that are spilled every 63 n-grams
+SQUARE = 32  # rows and columns that are transposed together
 
 
 @dataclass
@@ -68,8 +69,8 @@ def tally(bits: UInt8[np.ndarray, "token byte"], neurons: int, ngrams: Ngrams, k
         many.append(chunk[occurs >= MANY][where, neuron])
     owner, fired = np.concatenate(owners), np.concatenate(many)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=neurons))])
-    ascending = fired[np.lexsort((fired, owner))]
-    return Tally(rare[:, :neurons].copy(), np.ascontiguousarray(common.T), offsets, ascending, np.ascontiguousarray(levels.T))
+    ascending = np.sort(owner << 32 | fired).astype(np.int32)  # the lower half: by neuron, then by firings
+    return Tally(rare[:, :neurons].copy(), turned(common), offsets, ascending, turned(levels))
 
 
 @compiled
@@ -118,34 +119,54 @@ def _tally_common(
                     common[neuron, fired] += 1
 
 
-def covering(tally: Tally, coverage: int) -> Int64[np.ndarray, " neuron"]:
-    """k_n: the least number of n-grams that together make up `coverage` percent of a neuron's firings; 0 for a dead neuron."""
-    histogram = tally.common.astype(np.int64)
-    for fired in range(1, RARE + 1):
-        histogram[fired] += tally.rare[fired == FIRED].sum(0)
-    return _covering(histogram, tally.many_offsets, tally.many, coverage * tally.n_fired)
+def turned(array: Int[np.ndarray, "row column"]) -> Int[np.ndarray, "column row"]:
+    """The transpose, contiguous; square by square, since numpy's way takes a line of the cache for every number."""
+    found = np.empty(array.shape[::-1], array.dtype)
+    on_all_cores(_turn, [(array, found, a, b) for a, b in shares(np.ones(len(array)))])
+    return found
 
 
 @compiled
-def _covering(
-    histogram: Int64[np.ndarray, "firings neuron"], many_offsets: Int64[np.ndarray, " end"], many: Int32[np.ndarray, " entry"],
-    asked: Int64[np.ndarray, " neuron"],
-) -> Int64[np.ndarray, " neuron"]:  # fmt: skip
-    """Take n-grams by most firings until a hundred times what they cover is what is asked."""
-    covered, taken = np.zeros_like(asked), np.zeros_like(asked)
-    for neuron in range(len(asked)):
-        for entry in range(many_offsets[neuron + 1] - 1, many_offsets[neuron] - 1, -1):
-            if 100 * covered[neuron] < asked[neuron]:
-                covered[neuron] += many[entry]
-                taken[neuron] += 1
-    for firings in range(len(histogram) - 1, 0, -1):
-        for neuron in range(len(asked)):
-            if 100 * covered[neuron] < asked[neuron]:
-                needed = -(-(asked[neuron] - 100 * covered[neuron]) // (100 * firings))
-                more = min(needed, histogram[firings, neuron])
-                covered[neuron] += more * firings
-                taken[neuron] += more
+def _turn(array: Int[np.ndarray, "row column"], found: Int[np.ndarray, "column row"], first: int, last: int) -> None:
+    for top in range(first, last, SQUARE):
+        for left in range(0, array.shape[1], SQUARE):
+            for column in range(left, min(left + SQUARE, array.shape[1])):
+                for row in range(top, min(top + SQUARE, last)):
+                    found[column, row] = array[row, column]
+
+
+def covering(tally: Tally, coverage: int) -> Int64[np.ndarray, " neuron"]:
+    """k_n: the least number of n-grams that together make up `coverage` percent of a neuron's firings; 0 for a dead neuron."""
+    few = tally.common[: RARE + 1].astype(np.int64)
+    for fired in range(1, RARE + 1):
+        few[fired] += tally.rare[fired == FIRED].sum(0)
+    asked, taken = coverage * tally.n_fired, np.zeros(tally.common.shape[1], np.int64)
+    of_all = (few, tally.common, tally.many_offsets, tally.many, asked, taken)
+    on_all_cores(_cover, [(*of_all, a, b) for a, b in shares(np.ones(len(asked)))])
     return taken
+
+
+@compiled
+def _cover(
+    few: Int64[np.ndarray, "firings_up_to_rare neuron"], common: Int32[np.ndarray, "firings neuron"],
+    many_offsets: Int64[np.ndarray, " end"], many: Int32[np.ndarray, " entry"], asked: Int64[np.ndarray, " neuron"],
+    taken: Int64[np.ndarray, " neuron"], first: int, last: int,
+) -> None:  # fmt: skip
+    """Take n-grams by most firings until a hundred times what they cover is what is asked."""
+    missing = asked[first:last].copy()
+    for neuron in range(first, last):
+        for entry in range(many_offsets[neuron + 1] - 1, many_offsets[neuron] - 1, -1):
+            if missing[neuron - first] > 0:
+                missing[neuron - first] -= 100 * many[entry]
+                taken[neuron] += 1
+    for firings in range(len(common) - 1, 0, -1):
+        for neuron in range(first, last):
+            ngrams = few[firings, neuron] if firings < len(few) else np.int64(common[firings, neuron])
+            if ngrams and missing[neuron - first] > 0:
+                needed = -(-missing[neuron - first] // (100 * firings))
+                more = min(needed, ngrams)
+                missing[neuron - first] -= 100 * more * firings
+                taken[neuron] += more
 
 
 def on_detected(
