@@ -27,6 +27,7 @@ TOP = 10  # tokens in top_promoted and top_suppressed
 DRAWS = 10  # random groups per detector
 NEAREST = 50  # tokens in rank of occurrences that a random one is drawn from
 SEED = 0
+FEW = 1 / 16  # of the vocabulary: a copy of its embeddings is smaller than some hundred neurons' logits
 NEURONS_AT_ONCE = 256  # whose logits are at hand together: 50,272 tokens x 256 neurons are 51 MB
 
 
@@ -91,13 +92,13 @@ def _in_chunks(
     for begin in range(0, fc2.shape[1], NEURONS_AT_ONCE):
         u = fc2[:, begin : begin + NEURONS_AT_ONCE].T.to(ends.embed_tokens.weight.device)
         sizes = np.diff(offsets[begin : begin + len(u) + 1])
-        having = np.flatnonzero(sizes)  # only these need a second product for the gain
+        having = np.flatnonzero(sizes)  # only these need a second product for the gain, and only for the tokens asked for
         rows = np.repeat(np.arange(len(having)), sizes[having])
         tokens = asked[offsets[begin] : offsets[begin + len(u)]]
         effect = effects(ends, u)
         found = [_picked(effect[having], rows, tokens)]
         if ends.config.final_norm:
-            found.append(_picked(effects(ends, u[having], gain=True), rows, tokens))
+            found.append(_with_gain(ends, u[having], rows, tokens))
         promoted, suppressed = greatest(effect), greatest(-effect)
         added, lowered = (
             effect.gather(1, torch.from_numpy(top).long().to(effect.device)).cpu() for top in (promoted, suppressed)
@@ -105,8 +106,24 @@ def _in_chunks(
         yield promoted, suppressed, added.numpy(), lowered.numpy(), effect.mean(1).cpu().numpy(), np.stack(found)
 
 
-def effects(ends: Decoder, u: Float[Tensor, "neuron width"], gain: bool = False) -> Float[Tensor, "neuron token"]:
-    """`E @ u`: what `u` in the residual stream adds to every token's logit, by way of 350m's `project_out`.
+def _with_gain(
+    ends: Decoder,
+    u: Float[Tensor, "neuron width"],
+    rows: Int[np.ndarray, " candidate"],
+    tokens: Int[np.ndarray, "candidate group"],
+) -> Float32[np.ndarray, "candidate group"]:
+    """As `_picked`, with the gain: where few tokens are asked for, a copy of their embeddings is all that is multiplied."""
+    some = np.unique(tokens[tokens >= 0])
+    if len(some) > FEW * ends.config.vocab_size:
+        return _picked(effects(ends, u, gain=True), rows, tokens)
+    places = np.where(tokens < 0, -1, np.searchsorted(some, tokens))
+    return _picked(effects(ends, u, gain=True, tokens=some), rows, places)
+
+
+def effects(
+    ends: Decoder, u: Float[Tensor, "neuron width"], gain: bool = False, tokens: Int[np.ndarray, " token"] | None = None
+) -> Float[Tensor, "neuron token"]:
+    """`E @ u`: what `u` in the residual stream adds to every token's logit, or to those of `tokens`, by way of 350m's `project_out`.
 
     Of the final LayerNorm only the gain is put in, and only if asked: centering and division depend on the rest of the stream.
     """
@@ -114,7 +131,8 @@ def effects(ends: Decoder, u: Float[Tensor, "neuron width"], gain: bool = False)
         u = u * ends.final_layer_norm.weight
     if ends.config.projected:
         u = ends.project_out(u)
-    return linear(u, ends.embed_tokens.weight)
+    embeddings = ends.embed_tokens.weight
+    return linear(u, embeddings if tokens is None else embeddings[torch.from_numpy(tokens).to(embeddings.device)])
 
 
 def greatest(effect: Float[Tensor, "neuron token"]) -> Int32[np.ndarray, "neuron top"]:

@@ -196,6 +196,18 @@ def test_the_baseline_of_a_random_model_is_one_half_and_stays_the_same() -> None
     assert all(np.array_equal(getattr(writes, name), getattr(again, name)) for name in vars(writes))
 
 
+@pytest.mark.parametrize("few", [0.0, 1.0], ids=["all embeddings", "those asked for"])
+def test_the_gain_stretches_every_channel_of_every_token_asked_for(few: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analyze.writes.FEW", few)
+    ends = tiny.random_model(1, vocab_size=300).decoder
+    detected, occurrences, fc2 = [[7, 3], [], [299]], np.r_[np.ones(299, np.int64), 5], torch.randn(32, 3)
+    writes = layer_writes(ends, fc2, detected, occurrences, layer=3)
+    asked = np.c_[[7, 3, 299], matched_tokens(detected, occurrences, layer=3)]
+    for convention, gain in enumerate((torch.ones(32), ends.final_layer_norm.weight)):
+        expected = ends.embed_tokens.weight @ (fc2 * gain[:, None])
+        assert writes.projections[convention] == pytest.approx(expected.detach().numpy()[asked, [[0], [0], [2]]], abs=1e-4)
+
+
 def test_the_baseline_sees_what_random_tokens_share_and_raw_shares_with_it() -> None:
     """A detector that pushes all logits down suppresses its token in the raw convention, and so it would any other."""
     writes, table = random_layer(seed=2)
