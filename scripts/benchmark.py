@@ -222,7 +222,9 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for way in arguments.ways:
                 command = [sys.executable, __file__, *sys.argv[1:], "--measure", way, str(Path(folder) / "model")]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+                if done.returncode:
+                    sys.exit(done.returncode)  # it has said why
                 results[way].append(json.loads(done.stdout.splitlines()[-1]))
     title = f"OPT-125m's shape, {arguments.layers} layers, {arguments.tokens:,} tokens, {arguments.dtype}"
     page = f"{title}, {arguments.rounds} rounds; {measured_on()}\n\n{table(results)}"

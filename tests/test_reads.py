@@ -20,7 +20,6 @@ from models.reads import BLOCK, Room
 
 SIZE = 5 * BLOCK + 123  # its last block is not whole
 BYTES = torch.randint(0, 256, (SIZE,), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-DIRECTLY = pytest.mark.skipif(not reads.DIRECTLY, reason="this system reads no file past its cache")
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +27,17 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole: Path = tmp_path_factory.mktemp("reads") / "file"
     whole.write_bytes(BYTES.numpy().tobytes())
     return whole
+
+
+@pytest.fixture
+def directly(file: Path) -> None:
+    """Skips where the system, or the file system of temporary files, reads no file past its cache."""
+    try:
+        os.close(os.open(file, os.O_RDONLY | reads.DIRECTLY))
+    except OSError:
+        pytest.skip("this file system reads no file past its cache")
+    if not reads.DIRECTLY:
+        pytest.skip("this system reads no file past its cache")
 
 
 def refused(*_: object) -> None:
@@ -46,7 +56,7 @@ def test_a_part_of_a_file_is_that_part(file: Path, a: int, b: int, directly: boo
     assert torch.equal(room.read(file, begin, end - begin, directly), BYTES[begin:end])
 
 
-@DIRECTLY
+@pytest.mark.usefixtures("directly")
 @pytest.mark.parametrize(("begin", "size"), [(0, SIZE), (77, 2 * BLOCK), (SIZE - 5, 5), (3 * BLOCK, BLOCK)])
 def test_it_is_read_past_the_cache_where_that_is_asked_for(
     begin: int, size: int, file: Path, monkeypatch: pytest.MonkeyPatch
@@ -62,7 +72,7 @@ def test_a_system_that_cannot_reads_through_the_cache(file: Path, monkeypatch: p
     assert torch.equal(Room(SIZE).read(file, 77, 2 * BLOCK, directly=True), BYTES[77 : 77 + 2 * BLOCK])
 
 
-@DIRECTLY
+@pytest.mark.usefixtures("directly")
 def test_so_does_a_file_system_that_cannot(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, flags_seen = os.open, []
 
@@ -85,7 +95,7 @@ def test_a_file_that_ends_before_is_a_sentence(directly: bool, file: Path, tmp_p
         Room(SIZE).read(tmp_path / "gone", 0, 1, directly)
 
 
-@DIRECTLY
+@pytest.mark.usefixtures("directly")
 def test_layers_of_a_checkpoint_too_large_for_the_cache_are_read_past_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.saved(tmp_path / "model", tiny.random_model())
     checkpoint = open_checkpoint(str(tmp_path / "model"))
