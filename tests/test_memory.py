@@ -1,5 +1,6 @@
 """What a program frees it takes again, without the system's help."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,20 @@ with given_back():
     here = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True, text=True, check=True)
     assert int(done.stdout) > 90
+
+
+@pytest.mark.parametrize(("setting", "kept"), [("host_memory=null", True), ("host_memory=2", False)])
+def test_a_census_whose_memory_is_limited_keeps_nothing(setting: str, kept: bool, tmp_path: Path) -> None:
+    """Told by the program itself, which then finds no checkpoint."""
+    program = """
+import runpy, sys, memory
+memory.keep_freed = lambda: print("kept")
+here, setting = sys.argv[1:]
+sys.argv = [f"{here}/analyze/run.py", "ckpt=./gone", setting]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    here = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", program, here, setting]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": here})
+    assert done.returncode == 1 and "gone" in done.stderr, done.stderr
+    assert (done.stdout == "kept\n") == kept
