@@ -222,13 +222,18 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for way in arguments.ways:
                 command = [sys.executable, __file__, *sys.argv[1:], "--measure", way, str(Path(folder) / "model")]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-                if done.returncode:
-                    sys.exit(done.returncode)  # it has said why
-                results[way].append(json.loads(done.stdout.splitlines()[-1]))
+                results[way].append(answer(command))
     title = f"OPT-125m's shape, {arguments.layers} layers, {arguments.tokens:,} tokens, {arguments.dtype}"
     page = f"{title}, {arguments.rounds} rounds; {measured_on()}\n\n{table(results)}"
     tell(page, results, arguments.out / f"125m_{arguments.layers}_layers_{arguments.tokens}_{arguments.dtype}")
+
+
+def answer(command: list[str]) -> Any:
+    """What a process of its own says last, as JSON; where it fails it has said why, and this one ends as it did."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def tell(page: str, results: Any, file: Path) -> None:

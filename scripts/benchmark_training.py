@@ -10,43 +10,22 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
-from time import monotonic, perf_counter
-from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-import lightning as L
-import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.console import Console
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from memory import keep_freed
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
 from models.opt import OPT, initialise
 from provenance import measured_on
 from scripts.benchmark import tell
-from tracking import Mirror, WandbConfig
+from scripts.ways_of_training import WAYS, Task, take_turns
 from train.config import BatchConfig, OptimizerConfig, TrainConfig, ValidationConfig
-from train.keeping import Keeping
-from train.loss import next_token_loss
-from train.metrics import Metrics
-from train.module import Training
-from train.schedule import learning_rate
-from train.stopping import Stopping
 from train.throughput import known_peak
-from train.training import launched, throughput
-from train.watch import Watch
 
 VOCABULARY = 50_272
 NEVER = 10**9  # steps
@@ -54,168 +33,6 @@ SHAPES = {  # layers, width, heads, context, sequences per step
     "4x256": (4, 256, 4, 512, 4),
     "125m": (12, 768, 12, 2048, 16),
 }
-
-
-@dataclass
-class Task:
-    """What every way is given: the run to make, and the folder with the weights to begin with."""
-
-    config: TrainConfig
-    weights: str
-    device: torch.device
-
-    def batches(self) -> Iterator[Tensor]:
-        """Ids [sequence, position] with Zipf's frequencies, the same for all."""
-        rng = np.random.default_rng(0)
-        shape = (self.config.batch.micro, self.config.model.context + 1)
-        while True:
-            yield torch.from_numpy(rng.zipf(1.2, shape) % (VOCABULARY - 4) + 4)
-
-    def model(self) -> OPT:
-        """Our model with the weights to begin with."""
-        return initialise(OPT(self.config.model), self.config.seed).to(self.device).train()
-
-    def bfloat16(self) -> AbstractContextManager[Any]:
-        """The precision we train in."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-
-class Turns:
-    """Steps are made when it is this process's turn; every `steps` of them their time and the latest loss are sent."""
-
-    def __init__(self, connection: Connection, steps: int) -> None:
-        self.connection, self.steps = connection, steps
-        self._begun, self._made = perf_counter(), 0
-
-    def more(self, loss: Tensor) -> bool:
-        """A step is made: wait, where a turn is over, for the next; False if there is none."""
-        self._made += 1
-        if self._made % self.steps:
-            return True
-        found = loss.item()  # waits for the device
-        self.connection.send((perf_counter() - self._begun, found))
-        if not self.connection.recv():
-            return False
-        self._begun = perf_counter()
-        return True
-
-
-class Batches(IterableDataset[tuple[int, Tensor]]):
-    """A task's batches, as train/order.py hands them out."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        for step, ids in enumerate(self.task.batches()):
-            yield step, ids[None]
-
-
-class TakingTurns(L.Callback):
-    """Lightning's loop, a turn at a time."""
-
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Wait for the next turn."""
-        if not self.turns.more(outputs["loss"]):
-            trainer.should_stop = True
-
-
-def ours(task: Task, turns: Turns, compiled: bool | None = None) -> None:
-    """This project, through Lightning, as train/run.py runs it: watched, logged, ready to stop."""
-    on_gpu, console = task.device.type == "cuda", Console(quiet=True)
-    module = Training(task.config, task.model(), {}, on_gpu if compiled is None else compiled)
-    batches: Any = Batches(task)
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
-        trainer: Any = launched(task.config, run)
-        mirror = Mirror(WandbConfig(mode="disabled"), run, "", "", {}, console)
-        watch = Watch(run, batches)
-        keeping = Keeping(run, Metrics(run, mirror), torch.empty(0), watch, throughput(task.config, trainer), console)
-        trainer.callbacks += [watch, keeping, Stopping(keeping, console, monotonic()), TakingTurns(turns)]
-        trainer.fit(module, DataLoader(batches, batch_size=None, pin_memory=on_gpu))
-
-
-def without_lightning(task: Task, turns: Turns) -> None:
-    """The same model, loss and optimizer in a plain loop."""
-    model, compiled = task.model(), task.device.type == "cuda"
-    if compiled:
-        for block in model.decoder.layers:
-            block.compile(dynamic=False)
-    loop(task, turns, model, partial(next_token_loss, model, compiled=compiled), task.bfloat16())
-
-
-def plain(task: Task, turns: Turns) -> None:
-    """The same model with whole logits and `F.cross_entropy`, all of it under torch.compile; bfloat16 autocast."""
-    model = task.model()
-
-    def loss(ids: Tensor) -> Tensor:
-        return F.cross_entropy(model(ids[:, :-1]).flatten(0, 1).float(), ids[:, 1:].flatten())
-
-    loop(task, turns, model, torch.compile(loss, dynamic=False), task.bfloat16())
-
-
-def transformers(task: Task, turns: Turns, compiled: bool, autocast: bool) -> None:
-    """`transformers`' OPT with its own loss."""
-    from transformers import OPTForCausalLM
-
-    opening: Any = OPTForCausalLM.from_pretrained  # untyped, as is all that comes of it
-    model = opening(task.weights, dtype=torch.float32).to(task.device).train()
-    if compiled:
-        model.compile(dynamic=False)
-
-    def loss(ids: Tensor) -> Tensor:
-        found: Tensor = model(ids[:, :-1], labels=ids[:, :-1], use_cache=False).loss
-        return found
-
-    loop(task, turns, model, loss, task.bfloat16() if autocast else nullcontext(), fused=False)
-
-
-def loop(
-    task: Task,
-    turns: Turns,
-    model: torch.nn.Module,
-    loss_of: Callable[[Tensor], Tensor],
-    precision: AbstractContextManager[Any],
-    fused: bool = True,
-) -> None:
-    """Plain training steps: loss, gradient, clip, AdamW."""
-    o = task.config.optimizer
-    kind = {"fused": True} if fused else {}
-    optimizer = torch.optim.AdamW(model.parameters(), 0.0, (o.beta1, o.beta2), o.epsilon, o.weight_decay, **kind)
-    for step, ids in enumerate(task.batches()):
-        with precision:
-            loss = loss_of(ids.to(task.device, non_blocking=True))
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), o.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, o)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if not turns.more(loss.detach()):
-            return
-
-
-WAYS: dict[str, tuple[str, Callable[[Task, Turns], None]]] = {
-    "ours": ("this project (bfloat16)", ours),
-    "compiled": ("this project, compiled on a CPU too (bfloat16)", partial(ours, compiled=True)),
-    "without_lightning": ("the same without Lightning", without_lightning),
-    "plain": ("plain PyTorch, compiled, whole logits (bfloat16)", plain),
-    "transformers": ("transformers, not compiled, float32", partial(transformers, compiled=False, autocast=False)),
-    "transformers_compiled": ("transformers, compiled, float32", partial(transformers, compiled=True, autocast=False)),
-    "transformers_bfloat16": ("transformers, compiled, bfloat16", partial(transformers, compiled=True, autocast=True)),
-}
-OURS = ("ours", "compiled", "without_lightning")
-
-
-def take_turns(way: str, task: Task, steps: int, connection: Connection) -> None:
-    """One way's process."""
-    torch.manual_seed(0)
-    if way in OURS:
-        keep_freed()  # as train/run.py does
-    WAYS[way][1](task, Turns(connection, steps))
 
 
 def measure(ways: list[str], task: Task, steps: int, rounds: int, console: Console) -> dict[str, list[tuple[float, float]]]:

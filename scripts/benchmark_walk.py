@@ -9,7 +9,6 @@ batch. Arithmetic is measured before and after the census, `--rounds` times, sin
 import argparse
 import itertools
 import json
-import subprocess
 import sys
 import tempfile
 import threading
@@ -43,7 +42,7 @@ from errors import plainly
 from memory import keep_freed
 from models.opening import open_checkpoint
 from provenance import measured_on
-from scripts.benchmark import POSITIONS, tell, text
+from scripts.benchmark import POSITIONS, answer, tell, text
 
 GB = 1_000_000_000
 EVERY = 0.02  # seconds between looks at the memory
@@ -251,10 +250,7 @@ def measured(task: CensusTask, rounds: int) -> dict[str, list[dict[str, float]]]
     results: dict[str, list[dict[str, float]]] = {}
     for way in ways:
         command = [sys.executable, __file__, *sys.argv[1:], "--measure", way]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            sys.exit(done.returncode)  # it has said why
-        results.setdefault(way, []).append(json.loads(done.stdout.splitlines()[-1]))
+        results.setdefault(way, []).append(answer(command))
     return results
 
 

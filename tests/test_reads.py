@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analyze import prefetch
@@ -49,7 +49,7 @@ def refused(*_: object) -> None:
 @example(BLOCK, 2 * BLOCK, True)
 @example(SIZE - 1, SIZE, True)
 @example(SIZE, SIZE, True)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=300)
 def test_a_part_of_a_file_is_that_part(file: Path, a: int, b: int, directly: bool) -> None:
     begin, end = sorted((a, b))
     room = Room(SIZE)

@@ -200,7 +200,11 @@ def test_the_baseline_of_a_random_model_is_one_half_and_stays_the_same() -> None
 def test_the_gain_stretches_every_channel_of_every_token_asked_for(few: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analyze.writes.FEW", few)
     ends = tiny.random_model(1, vocab_size=300).decoder
-    detected, occurrences, fc2 = [[7, 3], [], [299]], np.r_[np.ones(299, np.int64), 5], torch.randn(32, 3)
+    detected, occurrences, fc2 = (
+        [[7, 3], [], [299]],
+        np.r_[np.ones(299, np.int64), 5],
+        torch.randn(32, 3, generator=torch.Generator().manual_seed(0)),
+    )
     writes = layer_writes(ends, fc2, detected, occurrences, layer=3)
     asked = np.c_[[7, 3, 299], matched_tokens(detected, occurrences, layer=3)]
     for convention, gain in enumerate((torch.ones(32), ends.final_layer_norm.weight)):

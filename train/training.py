@@ -66,8 +66,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     if trainer.is_global_zero:
         begin(run, config, overrides, store, start)
 
-    order = TrainingOrder(store.split("train"), config.model.context, config.seed)
-    steps = Steps(order, start, config.steps, micro_steps, config.batch.micro, trainer.global_rank, trainer.world_size)
+    steps = steps_left(config, store, start, micro_steps, trainer)
     windows = validation_windows(store.split("validation"), config.model.context, config.validation.sequences)
     module = Training(config, initialise(OPT(config.model), config.seed).train(), begun_with, compiles(config, trainer))
     mirrored = config.wandb if trainer.is_global_zero else WandbConfig(mode="disabled")
@@ -78,8 +77,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     keeping = Keeping(run, Metrics(run, mirror), windows, watch, clock, console)
     stopping = Stopping(keeping, console, begun)
     trainer.callbacks += [plan, watch, live, keeping, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
-    on_gpu = trainer.strategy.root_device.type == "cuda"
-    batches = loader(steps, config.batch.workers, pin_memory=on_gpu)
+    batches = loader(steps, config.batch.workers, pin_memory=trainer.strategy.root_device.type == "cuda")
     try:
         trainer.fit(module, batches, ckpt_path=last_checkpoint(run) if start else None, weights_only=True)
     finally:
@@ -87,6 +85,12 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     if stopping.interrupted:
         sys.exit(128 + signal.SIGINT)  # as a shell has it; a sweep ends with its run
     return run
+
+
+def steps_left(config: TrainConfig, store: TokenStore, start: int, micro_steps: int, trainer: L.Trainer) -> Steps:
+    """The batches of this rank from step `start` on."""
+    order = TrainingOrder(store.split("train"), config.model.context, config.seed)
+    return Steps(order, start, config.steps, micro_steps, config.batch.micro, trainer.global_rank, trainer.world_size)
 
 
 def with_vocabulary(config: TrainConfig, store: TokenStore) -> TrainConfig:
