@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -181,22 +181,31 @@ def _pack(
     greatest = np.full(neurons, np.iinfo(values.dtype).min, values.dtype)
     fired, unseen = np.full(64 * words.shape[1], NEVER), waiting.copy()
     for row in range(first, last):
-        for w in range(words.shape[1]):
-            word: Any
-            if w < whole:
-                word = signs_of_64(values, row * neurons + 64 * w)  # type: ignore[call-arg]
-            else:
-                word = np.uint64(0)
-                for n in range(64 * w, neurons):
-                    word |= np.uint64(values[row, n] > 0) << np.uint64(n - 64 * w)
-            words[row, w] = word
+        for w in range(whole):
+            words[row, w] = signs_of_64(values, row * neurons + 64 * w)  # type: ignore[call-arg]
             if counted[row]:  # in the same breath, so that values come from memory once
-                for n in range(64 * w, min(64 * w + 64, neurons)):
+                for n in range(64 * w, 64 * w + 64):
                     greatest[n] = max(greatest[n], values[row, n] ^ ((values[row, n] >> 63) & flip))
-                new = word & unseen[w]
-                if new:
-                    unseen[w] &= ~new
-                    while new:
-                        fired[64 * w + np.int64(trailing_zeros(new))] = row  # type: ignore[call-arg]
-                        new &= new - np.uint64(1)
+        if whole < words.shape[1]:
+            words[row, whole] = 0
+            for n in range(64 * whole, neurons):
+                words[row, whole] |= np.uint64(values[row, n] > 0) << np.uint64(n - 64 * whole)
+                if counted[row]:
+                    greatest[n] = max(greatest[n], values[row, n] ^ ((values[row, n] >> 63) & flip))
+        if counted[row]:
+            note_first(words[row], row, unseen, fired)
     return greatest, fired
+
+
+@compiled
+def note_first(
+    fires: UInt64[np.ndarray, " word"], row: int, unseen: UInt64[np.ndarray, " word"], fired: Int64[np.ndarray, " bit"]
+) -> None:
+    """Put down `row` for the neurons that fire in it and have not been seen to fire."""
+    for w in range(len(fires)):
+        new = fires[w] & unseen[w]
+        if new:
+            unseen[w] &= ~new
+            while new:
+                fired[64 * w + np.int64(trailing_zeros(new))] = row  # type: ignore[call-arg]
+                new &= new - np.uint64(1)
