@@ -21,12 +21,12 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 import numpy as np
 import torch
-from analyze.packing import bytes_for
 
 from analyze.beside import Beside
 from analyze.counts import Index, count, index
 from analyze.firings import DeviceRecorder, Firings, Whole
 from analyze.firings import record as on_cpu
+from analyze.packing import bytes_for
 from analyze.prefetch import Weights
 from analyze.task import POSITIONS_AT_ONCE
 from analyze.walk import MicroBatch, ResidualStream
