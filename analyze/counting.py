@@ -20,7 +20,8 @@ from rich.console import Console
 from analyze.bar import progress_bar
 from analyze.beside import Beside
 from analyze.counts import Index, count
-from analyze.firings import Firings, bytes_for, record
+from analyze.firings import Firings, record
+from analyze.packing import bytes_for
 from analyze.passes import Part, together
 from analyze.plan import Plan
 from analyze.prefetch import Weights
@@ -176,7 +177,7 @@ class Pass:
 
     def _count(self, layer: int, firings: Firings) -> None:
         config = self.task.config
-        store(count(firings, self.counting.rows, config.keep_ngrams, config.kernel), self.task.counts_of(layer))
+        store(count(firings, self.counting.rows, config.keep_ngrams), self.task.counts_of(layer))
         if self.plan.passes > 1:
             self.task.scratch.drop(layer)
 

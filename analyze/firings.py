@@ -10,11 +10,12 @@ from torch import Tensor
 
 from analyze.carry_save import Words
 from analyze.compiling import compiled, on_all_cores, shares
+from analyze.packing import bytes_for, packed
 from analyze.segments import as_words
 from analyze.signs import signs_of_64
 from analyze.walk import MicroBatch
+from device import Device
 
-UNPACK = 0x0102040810204080  # multiplying eight 0/1 bytes by this collects them, in order, in the top byte
 INTEGERS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 
 
@@ -26,17 +27,8 @@ class Firings:
     neurons: int
     max_pre: Float32[np.ndarray, " neuron"]  # over counted positions; -inf where there are none
     first_fired: Int64[np.ndarray, " neuron"]  # index among counted positions, in corpus order; -1: never fired
-
-
-def bytes_for(neurons: int) -> int:
-    """Bytes of a row of bits: whole words of 64 neurons."""
-    return 8 * -(-neurons // 64)
-
-
-def packed(fires: Bool[Tensor, "token neuron"]) -> UInt8[Tensor, "token byte"]:
-    """Pack along neurons, little-endian bits, rows of whole 64-bit words: `numpy.packbits` and zeros, where the tensor is."""
-    fires = torch.nn.functional.pad(fires, (0, -fires.shape[1] % 64)).contiguous()
-    return ((fires.view(torch.int64) * UNPACK) >> 56).to(torch.uint8)
+    on_device: Tensor | None = None  # the same bits on a GPU, uint8 [tokens, bytes], where they were left there
+    device: Device | None = None  # that GPU
 
 
 def record(
