@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from imitation_queues import Mark, Queue, Queues
@@ -108,7 +109,7 @@ class Imitation(Device):
     name = PLACE
     asynchronous = True
 
-    def __init__(self, seed: int = 0, ignore: str | None = None, memory: int = 1 << 30, triton: bool = False) -> None:
+    def __init__(self, seed: int = 0, ignore: str | None = None, memory: int = 1 << 33, triton: bool = False) -> None:
         self.queues, self.ignore, self.memory, self.triton = Queues(seed), ignore, memory, triton
         self.threads = threading.local()
         self.sites: dict[str, int] = {}  # where the code waits, and how often it did
@@ -189,6 +190,12 @@ class Imitation(Device):
         """What this thread makes with this device is made here."""
         with OnDevice(self), FromNumbers(self):
             yield
+
+    def launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Tensor | int, **constants: int) -> None:
+        """Triton's interpreter runs the kernel when its turn comes."""
+        inner = [given.inner if isinstance(given, DeviceTensor) else given for given in arguments]
+        assert not any(type(given) is Tensor and given is old for given, old in zip(inner, arguments, strict=True)), "host memory"
+        self.current_stream().put(lambda: kernel[grid](*inner, **constants))
 
     def free_memory(self) -> int:
         """As it was told."""
