@@ -93,14 +93,12 @@ class ImitatedStream:
         self.place.queues.reach(self.queue.mark())
 
     def allocated(self, size: int) -> Tensor:
-        """Memory: the last that was freed on this stream, or new."""
+        """Memory, the last that was freed on this stream or new. Its last user, of this stream, may still be at work on it."""
         with self.place.queues.lock:
-            if at := [at for at, memory in enumerate(self.free) if len(memory) == size]:
-                memory = self.free.pop(at[-1])
-                self.put(partial(memory.fill_, POISON))
-                return memory
-        with torch.inference_mode(False):
-            return torch.full((size,), POISON, dtype=torch.uint8)
+            at = [at for at, memory in enumerate(self.free) if len(memory) == size]
+            memory = self.free.pop(at[-1]) if at else torch.empty(size, dtype=torch.uint8)
+        self.put(lambda: memory.fill_(POISON))
+        return memory
 
 
 class Imitation(Device):
