@@ -62,9 +62,10 @@ def ran(part: str, step: Step, on_gpu: bool) -> Outcome:
 
 def _pass_on(process: "subprocess.Popen[str]", said: deque[str]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        said.append(line.rstrip())
+    with process.stdout as lines:
+        for line in lines:
+            print(line, end="", flush=True)
+            said.append(line.rstrip())
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
@@ -127,3 +128,7 @@ def main() -> None:
         file = save(device, outcomes, out, "" if arguments.part == "all" else f"_{arguments.part}")
         print(f"\n{file.read_text()}" if arguments.rehearse else f"\n{title(device)}\n\n{summary(outcomes)}\n\n{file}")
     sys.exit(any(outcome.became != DONE for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()
