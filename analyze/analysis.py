@@ -12,7 +12,6 @@ from analyze.config import AnalyzeConfig
 from analyze.evolution import write_evolution
 from analyze.figures import census_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
-from analyze.hardware import check_hardware
 from analyze.mirroring import mirror_alone, mirror_figures
 from analyze.ranks import Ranks, joined
 from analyze.report import census_page, run_page
@@ -20,6 +19,7 @@ from analyze.task import CensusTask
 from analyze.writing import write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model, check_tokenizer
 from corpora.tokenizer import id_count, open_tokenizer
+from device import resolved
 from errors import UserError
 from models.checkpoint import Checkpoint
 from models.opening import open_checkpoint
@@ -31,7 +31,7 @@ def analyze(config: AnalyzeConfig) -> Path:
     Raises:
         UserError: see `open_checkpoint`, `census_sequences` and `take`.
     """
-    check_hardware(config)
+    resolved(config.device)  # a GPU that is not there is refused before anything is read
     ranks = joined()
     console = Console(stderr=True, quiet=not ranks.first)
     if config.threads:

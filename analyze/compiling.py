@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,11 +15,20 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-HERE = Path(__file__).parent
+import analyze
+
+ANALYZE = Path(analyze.__path__[0])
+
+
+def kernel_files() -> list[Path]:
+    """The files whose code is compiled into kernels: those that have some, and those that generate instructions for them."""
+    return [file for file in sorted(ANALYZE.rglob("*.py")) if re.search(rb"^@(compiled|intrinsic)$", file.read_bytes(), re.M)]
+
+
 settings: Any = numba.config
 if not settings.CACHE_DIR:  # numba itself would not see that a kernel of another file, compiled into this one, has changed
-    kernels = b"".join(file.read_bytes() for file in sorted(HERE.glob("*.py")) if b"@compiled" in file.read_bytes())
-    settings.CACHE_DIR = str(HERE / "__pycache__" / f"kernels-{hashlib.sha256(kernels).hexdigest()[:12]}")
+    kernels = b"".join(file.read_bytes() for file in kernel_files())
+    settings.CACHE_DIR = str(ANALYZE / "__pycache__" / f"kernels-{hashlib.sha256(kernels).hexdigest()[:12]}")
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")

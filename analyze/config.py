@@ -14,7 +14,6 @@ from tracking import WandbConfig
 
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 PLACES = {"residuals": ("auto", "memory", "pinned", "file"), "bits": ("auto", "memory", "file")}
-KERNELS = ("numba", "numpy", "triton")
 DEVICES = ("auto", "cpu", "cuda")
 FEWEST_KEPT = 50  # n-grams that a detector may need, and tokens that trigger suppression is answered for
 
@@ -101,9 +100,6 @@ class AnalyzeConfig:
     device: str = "auto"  # auto | cpu | cuda
     dtype: str = "auto"  # auto: float32 on a CPU, float16 on a GPU
     micro: int | None = None  # sequences per micro-batch; null: 2,048 positions, on a GPU 16,384; part of what `out` remembers
-    kernel: str = (
-        "numba"  # of counts by place and of common n-grams: numba | numpy (the reference) | triton (on a GPU); the same counts
-    )
     keep_ngrams: int | None = (
         100  # at least 50: which n-grams they are is kept of neurons that so many cover to 80 %; null: of all
     )
@@ -112,7 +108,6 @@ class AnalyzeConfig:
     scratch: str | None = None  # folder for what memory has no room for; null: `out`
     residuals: str = "auto"  # residual streams: auto | memory (of the GPU, if there is one) | pinned (beside the GPU) | file
     bits: str = "auto"  # a layer's firing bits: auto | memory | file
-    passes: int | None = None  # chunks of sequences that go through all layers one after another; null: as few as fit
     plan_only: bool = False  # print where everything would lie and how long it would take, and stop
     threads: int | None = None  # of the CPU; null: as many as torch takes
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -124,7 +119,6 @@ class AnalyzeConfig:
         for name, value, allowed in (
             ("dtype", self.dtype, DTYPES),
             ("device", self.device, DEVICES),
-            ("kernel", self.kernel, KERNELS),
             ("residuals", self.residuals, PLACES["residuals"]),
             ("bits", self.bits, PLACES["bits"]),
         ):
@@ -132,7 +126,7 @@ class AnalyzeConfig:
                 raise UserError(f"{name}={value!r} is none of {', '.join(allowed)}.")
         if self.keep_ngrams is not None and self.keep_ngrams < FEWEST_KEPT:
             raise UserError(f"keep_ngrams={self.keep_ngrams} must be null or at least {FEWEST_KEPT}: detectors need that many.")
-        for name in ("micro", "context", "threads", "passes", "gpu_memory", "host_memory"):
+        for name in ("micro", "context", "threads", "gpu_memory", "host_memory"):
             if (amount := getattr(self, name)) is not None and amount <= 0:
                 raise UserError(f"{name}={amount} must be above 0, or null.")
         if self.tokens < 1:
