@@ -129,6 +129,10 @@ class Device(ABC):
     def free_memory(self) -> int:
         """Bytes of its own memory that may be allocated, those that torch holds and does not use included; 0: it has none."""
 
+    def peak_memory(self) -> int:
+        """Bytes of its own memory that this process had allocated at most; 0: it has none."""
+        return 0
+
     @abstractmethod
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """Floating-point operations a second at most; None where no table knows."""
@@ -310,6 +314,10 @@ class CUDA(Device):
         """What the driver calls free, and what torch keeps of what it has freed."""
         kept = torch.cuda.memory_reserved(self.name) - torch.cuda.memory_allocated(self.name)
         return int(torch.cuda.mem_get_info(self.name)[0]) + kept
+
+    def peak_memory(self) -> int:
+        """As torch's allocator counts it."""
+        return torch.cuda.max_memory_allocated(self.name)
 
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """Of its data sheet."""
