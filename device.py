@@ -134,6 +134,10 @@ class Device(ABC):
     def bfloat16(self) -> bool:
         """Whether it has instructions for bfloat16. No other device is touched."""
 
+    def peak_memory(self) -> int:
+        """Bytes of its own memory that this process had allocated at most; 0: it has none."""
+        return 0
+
     @abstractmethod
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """Floating-point operations a second at most; None where no table knows."""
@@ -326,6 +330,10 @@ class CUDA(Device):
         """Of compute capability 8.0. Asked while it is current: a question about the current device makes a context on it."""
         with self.current():
             return bool(torch.cuda.get_device_capability(self.name) >= (8, 0))
+
+    def peak_memory(self) -> int:
+        """As torch's allocator counts it."""
+        return torch.cuda.max_memory_allocated(self.name)
 
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """Of its data sheet."""
