@@ -130,9 +130,9 @@ class Device(ABC):
         """Bytes of its own memory that may be allocated, those that torch holds and does not use included; 0: it has none."""
 
     @property
-    @abstractmethod
     def bfloat16(self) -> bool:
         """Whether it has instructions for bfloat16. No other device is touched."""
+        return False
 
     def peak_memory(self) -> int:
         """Bytes of its own memory that this process had allocated at most; 0: it has none."""
