@@ -23,6 +23,7 @@ from analyze.storing import store
 from analyze.suppression import TOO_LOOSE, answerable
 from analyze.task import CensusTask
 from analyze.trial import seconds_per_micro_batch
+from analyze.walk import moved
 from analyze.writes import candidate_tokens, layer_writes
 from errors import UserError
 from memory import given_back
@@ -80,8 +81,7 @@ def made_plan(task: CensusTask, missing: list[int], ranks: Ranks, console: Conso
     begun = task.scratch.made_for or {}  # by a program that was killed: what it left is of use to the same plan only
     goes_on = bool(begun) and all(begun.get(key) == value for key, value in task.identity.items())
     residuals = begun["residuals"] if goes_on and config.residuals == "auto" else config.residuals
-    passes = begun["passes"] if goes_on and config.passes is None else config.passes
-    found = plan(shape, allowed, has, residuals, passes, config.bits)
+    found = plan(shape, allowed, has, residuals, config.bits)
     console.print(plan_text(found, allowed, task), markup=False, highlight=False, soft_wrap=True)
     if config.plan_only or shape.batches * shape.walked >= WORTH_A_TRIAL:
         seconds = seconds_per_micro_batch(task)
@@ -94,8 +94,8 @@ def project_layers(task: CensusTask, corpus: CorpusCounts, layers: list[int], co
     if not layers:
         return
     with given_back(), progress_bar(console) as bar:  # the unembedding is larger than anything of the walk
-        ends = task.checkpoint.ends(torch.float32).to(task.device)
+        ends = moved(task.checkpoint.ends(torch.float32), task.device)
         for layer in bar.track(layers, description="what neurons write"):
             candidates = candidate_tokens(LayerCounts.load(task.counts_of(layer)), corpus)
-            writes = layer_writes(ends, task.checkpoint.fc2(layer), candidates, corpus.token_occurrences, layer)
+            writes = layer_writes(ends, task.checkpoint.fc2(layer), candidates, corpus.token_occurrences, layer, task.device)
             store(writes, task.writes_of(layer))
