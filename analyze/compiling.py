@@ -1,5 +1,6 @@
 """How kernels become machine code, and how they use all cores."""
 
+import ast
 import hashlib
 import inspect
 import itertools
@@ -21,8 +22,16 @@ ANALYZE = Path(analyze.__path__[0])
 
 
 def kernel_files() -> list[Path]:
-    """The files whose code is compiled into kernels: those that have some, and those that generate instructions for them."""
-    return [file for file in sorted(ANALYZE.rglob("*.py")) if re.search(rb"^@(compiled|intrinsic)$", file.read_bytes(), re.M)]
+    """The files whose code is compiled into kernels: those that define some, or the instructions or constants of some."""
+    files = [file for file in ANALYZE.rglob("*.py") if re.search(rb"^@(compiled|intrinsic)$", file.read_bytes(), re.M)]
+    return sorted({*files, *(source for file in files for source in _sources_of_constants(file))})
+
+
+def _sources_of_constants(file: Path) -> list[Path]:
+    """The files of analyze/ that it imports constants from."""
+    imports = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+    modules = [str(node.module) for node in imports if any(alias.name.isupper() for alias in node.names)]
+    return [ANALYZE.parent / (name.replace(".", "/") + ".py") for name in modules if name.startswith(f"{ANALYZE.name}.")]
 
 
 settings: Any = numba.config

@@ -171,10 +171,10 @@ def _pack(
     values: Int[np.ndarray, "token neuron"], counted: Bool[np.ndarray, " token"], bits: UInt8[np.ndarray, "token byte"],
     waiting: UInt64[np.ndarray, " word"], first: int, last: int,
 ) -> tuple[Int[np.ndarray, " neuron"], Int64[np.ndarray, " bit"]]:  # fmt: skip
-    """Write the bits of rows `first` to `last`; of counted ones, returns every neuron's greatest key, and the row of its first firing; -1: none.
+    """Write the bits of rows `first` to `last`; returns, of counted ones, every neuron's greatest key and the row where it first fires.
 
-    Neurons that are not `waiting` have fired before and are not looked for. A float read as an integer has the right sign; of two
-    negative ones the greater integer is the lesser float, so all bits but the sign are flipped there.
+    -1: it does not, or it is not `waiting`, for it has fired before. A float read as an integer has the right sign; of two negative
+    ones the greater integer is the lesser float, so all bits but the sign are flipped there.
     """
     neurons, words = values.shape[1], bits.view(np.uint64)
     whole = neurons // 64

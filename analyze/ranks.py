@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float32, UInt8
+from torch import Tensor
 
 SENT_AT_ONCE = 1 << 28  # bytes
 T = TypeVar("T")
@@ -48,6 +49,11 @@ class Ranks:
         said: list[object] = [None] * self.world
         dist.all_gather_object(said, value)
         return all(other == value for other in said)
+
+    def least(self, values: Tensor) -> None:
+        """Make every value the least that any process has."""
+        if self.world > 1:
+            dist.all_reduce(values, dist.ReduceOp.MIN)
 
     def gather(
         self, bits: UInt8[np.ndarray, "token byte"], max_pre: Float32[np.ndarray, " neuron"], batches: int, rows_of_batch: int

@@ -17,21 +17,14 @@ import pytest
 import tiny
 import torch
 from imitation import Imitation
-from imitation_tensor import DeviceTensor
 from rich.console import Console
 from test_census import counts
-from test_imitation import on_device
-from torch.nn import functional as F
 
 import analyze.census
 from analyze.analysis import sequences_for
 from analyze.census import take
-from analyze.prefetch import Weights
-from analyze.residuals import InFilesBeside, InPinnedSlabs, StreamFiles
-from analyze.staging import Staging
 from analyze.task import CensusTask
 from device import CPU, Device
-from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 
 SCHEDULES = int(os.environ.get("NEURON_CENSUS_SCHEDULES", "20"))

@@ -171,7 +171,10 @@ def test_every_count_is_that_of_a_plain_loop(on_device: bool, seed: int) -> None
             entries = slice(part.table.offsets[neuron], part.table.offsets[neuron + 1])
             found = zip(grams.ids[part.table.ngrams[entries]].tolist(), part.table.fired[entries].tolist(), strict=True)
             assert {tuple(g): f for g, f in found} == expected
-        of_neuron = [Counter(dict(enumerate(f.tolist()))) for f in np.split(part.table.fired, part.table.offsets[1:-1])]
+        of_neuron: list[oracle.Grams] = [
+            Counter({(i,): count for i, count in enumerate(f.tolist())})
+            for f in np.split(part.table.fired, part.table.offsets[1:-1])
+        ]
         for coverage in (1, 50, 95, 100):
             assert covering(part.tally, coverage).tolist() == [oracle.least_covering(f, coverage) for f in of_neuron]
         owner = np.repeat(np.arange(70), np.diff(part.table.offsets))

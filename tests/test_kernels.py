@@ -48,12 +48,19 @@ def test_every_file_that_a_kernel_comes_from_is_in_the_kernels_hash() -> None:
     assert ours <= hashed, f"edits of {sorted(ours - hashed)} would go unseen"
 
 
-def test_a_kernel_in_a_sub_package_is_in_the_kernels_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "firing").mkdir()
-    (tmp_path / "firing" / "adders.py").write_text("@compiled\ndef add(): ...\n")
-    (tmp_path / "drawing.py").write_text("def draw(): ...\n")
-    monkeypatch.setattr("analyze.compiling.ANALYZE", tmp_path)
-    assert kernel_files() == [tmp_path / "firing" / "adders.py"]
+def test_a_kernel_in_a_sub_package_is_in_the_kernels_hash_and_so_are_its_constants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {
+        "firing/adders.py": "from analyze.firing.sizes import BLOCK\n\n\n@compiled\ndef add(): ...\n",
+        "firing/sizes.py": "BLOCK = 6\n",
+        "drawing.py": "def draw(): ...\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / "analyze" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "analyze" / name).write_text(text)
+    monkeypatch.setattr("analyze.compiling.ANALYZE", tmp_path / "analyze")
+    assert kernel_files() == [tmp_path / "analyze" / "firing" / name for name in ("adders.py", "sizes.py")]
 
 
 def test_tritons_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
