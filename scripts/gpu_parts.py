@@ -27,13 +27,13 @@ class Step:
 def for_gpu(device: Device, work: Path, weights: Path) -> dict[str, list[Step]]:
     """What runs on a GPU: 25 minutes at most, 8 a part. Synthesised checkpoints stay in `weights` for the next time."""
     speed = min(1.0, (device.peak_flops(torch.float16) or UNKNOWN * REFERENCE) / REFERENCE)
-    on = f"--device {device} --dtype float16"
+    on = "--device cuda --dtype float16"
     small, large = (f"{on} --sequences {max(16, int(speed * most))}" for most in (256, 320))
-    train = f"--device {device} --shape 125m --steps 8 --ways ours transformers transformers_compiled transformers_bfloat16"
+    train = "--device cuda --shape 125m --steps 8 --ways ours transformers transformers_compiled transformers_bfloat16"
     return {
         "tests": [
             _step("pytest", work, 240, "-m pytest -n 0 --color=no", *_tests()),
-            _step("kernels", work, 60, f"scripts/benchmark_kernels.py --device {device}"),
+            _step("kernels", work, 60, "scripts/benchmark_kernels.py --device cuda"),
         ],
         "census": [_step("125m", work, 240, f"scripts/benchmark.py {on} --tokens 1048576 --rounds 2")],
         "walk": [

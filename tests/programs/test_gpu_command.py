@@ -17,6 +17,7 @@ from scripts import gpu
 from scripts.gpu_parts import NAMES, TESTS, Step, for_gpu, rehearsed
 
 HERE = Path(__file__).parents[2]
+PAGE = Path("gpu_rehearsal").with_suffix(".md")
 WALK = ("census", "share of the layers' arithmetic", "the GPU waits, at most", "bound by", "memory", "whole model", "accelerate",
         "census against accelerate")  # fmt: skip
 TRAINING = ("this project (bfloat16)", "transformers, not compiled, float32")
@@ -40,12 +41,12 @@ def path_of_its_own() -> Iterator[None]:
 
 def test_the_rehearsal_ends_with_every_row(tmp_path: Path) -> None:
     assert program("scripts/gpu.py", "--rehearse", "--out", str(tmp_path), cwd=tmp_path) == 0
-    page = (tmp_path / "gpu_rehearsal.md").read_text()
+    page = (tmp_path / PAGE).read_text()
     found = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in page.splitlines() if line.startswith("| ")]
     assert [row for row in found if row[2] not in ("became", "done", "figure")][: len(ROWS)] == ROWS
     steps = json.loads((tmp_path / "gpu_rehearsal.json").read_text())["steps"]
     assert {step["part"] for step in steps} == set(NAMES) and {step["became"] for step in steps} == {"done"}
-    assert not (HERE / "docs/results/gpu_rehearsal.md").exists()
+    assert not (HERE / "docs/results" / PAGE).exists()
 
 
 BEGUN = "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(900)'])"
@@ -66,7 +67,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *names: str) -> str:
     with pytest.raises(SystemExit) as end:
         gpu.main()
     assert bool(end.value.code) == any(PARTS[name][2] != "done" for name in names)
-    return (tmp_path / "gpu_rehearsal.md").read_text()
+    return (tmp_path / PAGE).read_text()
 
 
 def test_what_fails_and_what_takes_too_long_is_named_and_the_rest_still_runs(
@@ -97,6 +98,11 @@ def test_no_part_may_take_more_than_8_minutes_nor_all_more_than_25(tmp_path: Pat
     assert list(limits) == list(NAMES) and max(limits.values()) <= 480 and sum(limits.values()) <= 1500
 
 
+@pytest.mark.parametrize(("visible", "expected"), [(None, "1"), ("4,5", "5"), ("GPU-a, GPU-b", "GPU-b")])
+def test_a_step_sees_the_gpu_that_was_named(visible: str | None, expected: str) -> None:
+    assert gpu.seen(1, visible) == expected
+
+
 class Parsed(Exception):
     """The command line was understood."""
 
@@ -116,6 +122,10 @@ def test_every_step_of_a_gpu_is_a_command_that_there_is(monkeypatch: pytest.Monk
             named = {word.removeprefix("tests/test_").removesuffix(".py") for word in step.command if word.startswith("tests/")}
             assert "segments" in named and (len(named) == 1 or {"gpu", *TESTS} - {"gpu*"} <= named)
             continue
+        assert "--device" not in step.command or step.command[step.command.index("--device") + 1] in (
+            "cpu",
+            "cuda",
+        )  # as settings take it
         monkeypatch.setattr(sys, "argv", step.command)
         with pytest.raises(Parsed):
             runpy.run_path(str(HERE / step.command[0]), run_name="__main__")
