@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Int32, UInt8
 
 PIECE = 1024  # rows of a segment that one program adds
 ROWS = 32  # of a piece, loaded at once
@@ -22,8 +22,8 @@ def available() -> bool:
 def counts(
     bits: UInt8[np.ndarray, "token byte"],
     neurons: int,
-    order: Int64[np.ndarray, " row"],
-    offsets: Int64[np.ndarray, " segment_and_end"],
+    order: Int32[np.ndarray, " row"],
+    offsets: Int32[np.ndarray, " segment_and_end"],
 ) -> Int32[np.ndarray, "segment neuron"]:
     """How often every neuron fires in every segment."""
     from analyze.triton_kernel import add

@@ -28,7 +28,7 @@ def add(
     total = tl.zeros((BYTES, 8), tl.int32)
     for at in range(begin, end, ROWS):
         i = at + tl.arange(0, ROWS)
-        rows = tl.load(order + i, mask=i < end, other=0)
+        rows = tl.load(order + i, mask=i < end, other=0).to(tl.int64)  # a bit matrix may have more than 2^31 bytes
         loaded = tl.load(bits + rows[:, None] * width + columns[None, :], mask=(i < end)[:, None] & inside[None, :], other=0)
         fires = (loaded[:, :, None].to(tl.int32) >> shift[None, None, :]) & 1
         total += tl.sum(fires, axis=0)
