@@ -6,6 +6,7 @@ stream needs of another it must wait for, or it reads bytes that are not there y
 """
 
 import os
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -353,3 +354,17 @@ def exact_sums() -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(matmul, name, value)
+
+
+def cores_of_this_process() -> int:
+    """Cores that this process may use, shared with the others of its kind on this machine; at least one."""
+    if os.environ.get("SLURM_CPUS_PER_TASK") and "LOCAL_WORLD_SIZE" not in os.environ:
+        return int(os.environ["SLURM_CPUS_PER_TASK"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // local_world())
+
+
+def local_world() -> int:
+    """How many processes torchrun or srun started on this machine; of machines that have unequally many, the most."""
+    by_srun = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1")  # such as 4(x2),3
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or max(map(int, re.findall(r"(?:^|,)(\d+)", by_srun))))

@@ -51,7 +51,7 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
         claim(task)
         if not missing:
             task.scratch.remove()  # left by a program that was killed when all was counted
-    rows = corpus_index(task, keep=ranks.first)
+    rows = corpus_index(task, ranks)
     cost = Cost(task.out / "meta.json", begun)
     if planned is not None:
         for layer, seconds in Counting(task, planned, missing, rows, ranks, console).run():

@@ -20,7 +20,9 @@ from rich.console import Console
 from analyze.bar import progress_bar
 from analyze.beside import Beside
 from analyze.counts import Index, count
+from analyze.exchange import Exchange
 from analyze.firings import Firings, bytes_for, record
+from analyze.joining import collected
 from analyze.passes import Part, together
 from analyze.plan import Plan
 from analyze.prefetch import Weights
@@ -132,7 +134,7 @@ class Pass:
         """Room for the bits of any layer; None where each has a file of its own."""
         if self.plan.passes > 1 and self.ranks.first:
             return None
-        rows, width = self.counted.size, bytes_for(self.neurons)
+        rows, width = self.counted.size, 8 * len(self.ranks.words(bytes_for(self.neurons) // 8))
         if self.plan.bits == "memory" or self.plan.passes > 1:
             return np.zeros((rows, width), np.uint8)
         return nameless(rows, width, Path(self.task.config.scratch or self.task.out))
@@ -165,9 +167,10 @@ class Pass:
             file = self.task.scratch.bits(layer, self.counting.rows.counted.size * bytes_for(self.neurons))
             whole = file.reshape(-1, bytes_for(self.neurons))
             bits = whole[self.sequences.start * self.positions : self.sequences.stop * self.positions]
-        gather = partial(self.ranks.gather, batches=len(self.chunk), rows_of_batch=self.task.micro * self.positions)
-        firings = record(walk, self.counted, self.neurons, bits, gather)
-        if self.ranks.first and self.last:
+        rows_of_batch, words = self.task.micro * self.positions, bytes_for(self.neurons) // 8
+        exchange = Exchange(self.ranks, len(self.chunk), rows_of_batch, words, bits)
+        firings = record(walk, self.counted, self.neurons, bits, exchange)
+        if self.last:
             counts.do(partial(self._count, layer, firings if file is None else self._whole(layer, firings, whole)))
         elif self.ranks.first:
             assert file is not None
@@ -175,8 +178,13 @@ class Pass:
             store(Part(firings.max_pre, firings.first_fired), self.task.scratch.part(layer, self.number))
 
     def _count(self, layer: int, firings: Firings) -> None:
-        config = self.task.config
-        store(count(firings, self.counting.rows, config.keep_ngrams, config.kernel), self.task.counts_of(layer))
+        config, file = self.task.config, self.task.counts_of(layer)
+        if self.ranks.world == 1:
+            store(count(firings, self.counting.rows, config.keep_ngrams, config.kernel), file)
+        elif all_neurons := collected(
+            count(firings, self.counting.rows, config.keep_ngrams, config.kernel) if firings.neurons else None, self.ranks
+        ):
+            store(all_neurons, file)
         if self.plan.passes > 1:
             self.task.scratch.drop(layer)
 

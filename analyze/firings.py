@@ -1,6 +1,6 @@
 """Pre-activations -> firing bits: one bit matrix [tokens, neurons] a layer, packed along neurons."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from analyze.carry_save import Words
 from analyze.compiling import compiled, on_all_cores, shares
+from analyze.exchange import Exchange
+from analyze.ranks import Ranks
 from analyze.segments import as_words
 from analyze.signs import signs_of_64
 from analyze.walk import MicroBatch
@@ -44,23 +46,29 @@ def record(
     counted: Bool[np.ndarray, "sequence position"],
     neurons: int,
     bits: UInt8[np.ndarray, "token byte"] | None = None,
-    gather: Callable[[UInt8[np.ndarray, "token byte"], Float32[np.ndarray, " neuron"]], None] | None = None,
+    exchange: Exchange | None = None,
 ) -> Firings:
     """Record a layer as it is walked, into `bits` if given. `counted` is false at BOS positions.
 
-    `gather` adds what other processes recorded to the bits and the greatest pre-activations.
+    With an `exchange` what comes out are the neurons that this rank counts, at all positions, into its bits.
     """
     sequences, positions = counted.shape
-    bits = np.zeros((sequences * positions, bytes_for(neurons)), np.uint8) if bits is None else bits
+    if exchange is None:
+        bits = np.zeros((sequences * positions, bytes_for(neurons)), np.uint8) if bits is None else bits
+        exchange = Exchange(Ranks(), 1, sequences * positions, bytes_for(neurons) // 8, bits)
     max_pre = np.full(neurons, -np.inf, np.float32)
     for batch in batches:
         rows = slice(batch.first * positions, (batch.first + len(batch.pre)) * positions)
+        room = exchange.room(rows.start, rows.stop - rows.start)
         pre = batch.pre.detach().flatten(0, 1)
         pack = _pack_on_cpu if pre.device.type == "cpu" else _pack_on_gpu
-        np.maximum(max_pre, pack(pre, counted.ravel()[rows], bits[rows]), out=max_pre)
-    if gather is not None:
-        gather(bits, max_pre)
-    return Firings(bits, neurons, max_pre, first_firings(bits, counted, neurons))
+        np.maximum(max_pre, pack(pre, counted.ravel()[rows], room), out=max_pre)
+        exchange.written(rows.stop)
+    exchange.finish()
+    exchange.ranks.greatest(torch.from_numpy(max_pre))
+    mine = exchange.ranks.neurons(neurons)
+    count = mine.stop - mine.start
+    return Firings(exchange.bits, count, max_pre[mine], first_firings(exchange.bits, counted, count))
 
 
 def _pack_on_gpu(
