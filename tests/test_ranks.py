@@ -59,7 +59,7 @@ def on_ranks(told: list[dict[str, str]], stderr: Path, work: Callable[..., Any],
     for process in processes:
         process.start()
     for process in processes:
-        process.join(200)
+        process.join(45)
         process.kill()
         process.join()
     codes = [process.exitcode for process in processes]
