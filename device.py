@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ PEAKS = {
 }
 
 
+@runtime_checkable
 class Event(Protocol):
     """A point in a stream's work."""
 
@@ -47,6 +48,7 @@ class Event(Protocol):
         """Seconds from another event to this one, both done and both recorded with `timing`."""
 
 
+@runtime_checkable
 class Stream(Protocol):
     """A queue of work on a device, done in order."""
 
@@ -118,6 +120,11 @@ class Device(ABC):
     @abstractmethod
     def current(self) -> AbstractContextManager[None]:
         """Make it this thread's current device."""
+
+    def launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Tensor | int, **constants: int) -> None:
+        """Put a Triton kernel into this thread's computing stream, `grid` programs of it."""
+        with self.current():
+            kernel[grid](*arguments, **constants)
 
     @abstractmethod
     def free_memory(self) -> int:

@@ -5,9 +5,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from analyze.scratch import GB
+from device import Device
 
 SPARED = 0.9  # of what is free, taken where nothing is asked for
 CGROUP = Path("/sys/fs/cgroup")
@@ -22,10 +21,9 @@ class Budgets:
     disk: int
 
 
-def machine(device: torch.device, scratch: Path) -> Budgets:
+def machine(device: Device, scratch: Path) -> Budgets:
     """What is free here now; on the disk also what a killed program left in `scratch`: it is gone on with, or deleted."""
-    gpu = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-    return Budgets(gpu, free_memory(), free_disk(scratch) + disk_taken(scratch))
+    return Budgets(device.free_memory(), free_memory(), free_disk(scratch) + disk_taken(scratch))
 
 
 def budgets(has: Budgets, gpu_memory: float | None, host_memory: float | None) -> Budgets:

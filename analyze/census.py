@@ -11,18 +11,19 @@ from analyze.census_tables import census_tables, write_tables
 from analyze.claim import check, claim
 from analyze.cost import Cost
 from analyze.counting import Counting
-from analyze.counts import CorpusCounts, LayerCounts
+from analyze.counts import CorpusCounts, Index, LayerCounts
 from analyze.meta import write_meta
 from analyze.plan import Plan
 from analyze.plan_text import plan_text, time_text
 from analyze.planning import plan
 from analyze.position_table import bias_warning
-from analyze.ranks import Ranks, joined
+from analyze.ranks import Ranks, all_cores, joined
 from analyze.shared_index import corpus_index
 from analyze.storing import store
 from analyze.suppression import TOO_LOOSE, answerable
 from analyze.task import CensusTask
 from analyze.trial import seconds_per_micro_batch
+from analyze.walk import moved
 from analyze.writes import candidate_tokens, layer_writes
 from errors import UserError
 from memory import given_back
@@ -58,14 +59,20 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
             if ranks.first:
                 cost.add(layer, seconds)
     if ranks.first:
-        unwritten = [layer for layer in task.finished if not task.writes_of(layer).exists()]
-        project_layers(task, rows.corpus, unwritten, console)
-        if not answerable(task.config.thresholds):
-            console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
-        if few := bias_warning(rows.corpus.seen_at, task.config.thresholds.position_mi):
-            console.print(few, markup=False, highlight=False, soft_wrap=True)
-        write_tables(task.out, census_tables(task.out, rows, task.config.thresholds))
-        write_meta(task, rows.corpus, cost)
+        with all_cores(ranks):
+            _finish(task, rows, cost, console)
+
+
+def _finish(task: CensusTask, rows: Index, cost: Cost, console: Console) -> None:
+    """Whatever follows from counts: what neurons write, tables, meta.json."""
+    unwritten = [layer for layer in task.finished if not task.writes_of(layer).exists()]
+    project_layers(task, rows.corpus, unwritten, console)
+    if not answerable(task.config.thresholds):
+        console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
+    if few := bias_warning(rows.corpus.seen_at, task.config.thresholds.position_mi):
+        console.print(few, markup=False, highlight=False, soft_wrap=True)
+    write_tables(task.out, census_tables(task.out, rows, task.config.thresholds))
+    write_meta(task, rows.corpus, cost)
 
 
 def made_plan(task: CensusTask, missing: list[int], ranks: Ranks, console: Console) -> Plan:
@@ -80,8 +87,7 @@ def made_plan(task: CensusTask, missing: list[int], ranks: Ranks, console: Conso
     begun = task.scratch.made_for or {}  # by a program that was killed: what it left is of use to the same plan only
     goes_on = bool(begun) and all(begun.get(key) == value for key, value in task.identity.items())
     residuals = begun["residuals"] if goes_on and config.residuals == "auto" else config.residuals
-    passes = begun["passes"] if goes_on and config.passes is None else config.passes
-    found = plan(shape, allowed, has, residuals, passes, config.bits)
+    found = plan(shape, allowed, has, residuals, config.bits)
     console.print(plan_text(found, allowed, task), markup=False, highlight=False, soft_wrap=True)
     if config.plan_only or shape.batches * shape.walked >= WORTH_A_TRIAL:
         seconds = seconds_per_micro_batch(task)
@@ -94,8 +100,8 @@ def project_layers(task: CensusTask, corpus: CorpusCounts, layers: list[int], co
     if not layers:
         return
     with given_back(), progress_bar(console) as bar:  # the unembedding is larger than anything of the walk
-        ends = task.checkpoint.ends(torch.float32).to(task.device)
+        ends = moved(task.checkpoint.ends(torch.float32), task.device)
         for layer in bar.track(layers, description="what neurons write"):
             candidates = candidate_tokens(LayerCounts.load(task.counts_of(layer)), corpus)
-            writes = layer_writes(ends, task.checkpoint.fc2(layer), candidates, corpus.token_occurrences, layer)
+            writes = layer_writes(ends, task.checkpoint.fc2(layer), candidates, corpus.token_occurrences, layer, task.device)
             store(writes, task.writes_of(layer))

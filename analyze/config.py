@@ -112,7 +112,6 @@ class AnalyzeConfig:
     scratch: str | None = None  # folder for what memory has no room for; null: `out`
     residuals: str = "auto"  # residual streams: auto | memory (of the GPU, if there is one) | pinned (beside the GPU) | file
     bits: str = "auto"  # a layer's firing bits: auto | memory | file
-    passes: int | None = None  # chunks of sequences that go through all layers one after another; null: as few as fit
     plan_only: bool = False  # print where everything would lie and how long it would take, and stop
     threads: int | None = None  # of the CPU; null: as many as torch takes
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -132,7 +131,7 @@ class AnalyzeConfig:
                 raise UserError(f"{name}={value!r} is none of {', '.join(allowed)}.")
         if self.keep_ngrams is not None and self.keep_ngrams < FEWEST_KEPT:
             raise UserError(f"keep_ngrams={self.keep_ngrams} must be null or at least {FEWEST_KEPT}: detectors need that many.")
-        for name in ("micro", "context", "threads", "passes", "gpu_memory", "host_memory"):
+        for name in ("micro", "context", "threads", "gpu_memory", "host_memory"):
             if (amount := getattr(self, name)) is not None and amount <= 0:
                 raise UserError(f"{name}={amount} must be above 0, or null.")
         if self.tokens < 1:

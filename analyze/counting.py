@@ -1,13 +1,8 @@
-"""The walk of a census: passes x layers x micro-batches, and the counts of a layer as soon as all of its bits are there.
-
-A statistic needs a layer's whole bit matrix: the n-grams that cover a neuron are not a sum over parts of a corpus, and tables of all
-n-grams of all neurons, which are, take several times the room of the bits. So several passes put each layer's bits into a file, each
-pass its rows, and the last one counts them: the integers, and the bytes, are those of one pass.
-"""
+"""The forward pass of a census: layers x micro-batches, and the counts of a layer as soon as all of its bits are there."""
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,22 +11,24 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from rich.console import Console
+from torch import Tensor
 
 from analyze.bar import progress_bar
 from analyze.beside import Beside
 from analyze.counts import Index, count
-from analyze.exchange import Exchange
-from analyze.firings import Firings, bytes_for, record
+from analyze.exchange import Exchange, counted_here
+from analyze.firings import DeviceRecorder, Firings, Sink, Whole, record
 from analyze.joining import collected
-from analyze.passes import Part, together
+from analyze.packing import bytes_for
 from analyze.plan import Plan
 from analyze.prefetch import Weights
 from analyze.ranks import Ranks
-from analyze.residuals import InFiles, InMemory, InPinnedSlabs, Residuals
+from analyze.residuals import InFiles, InFilesBeside, InMemory, InPinnedSlabs, Residuals, StreamFiles
 from analyze.scratch import nameless
 from analyze.storing import store
 from analyze.task import CensusTask
 from analyze.walk import MicroBatch, ResidualStream
+from device import exact_sums
 
 
 @dataclass
@@ -46,151 +43,132 @@ class Counting:
     console: Console
     waited: float = 0.0  # seconds that computing stood still for want of weights
 
+    def __post_init__(self) -> None:
+        self.neurons = self.task.checkpoint.config.neurons
+        self.positions = self.task.sequences.ids.shape[1]
+        self.share = self.ranks.share(-(-len(self.task.sequences.ids) // self.task.micro))
+
     def run(self) -> Iterator[tuple[int, float]]:
-        """Store the counts of every missing layer; yields layer and seconds, in each pass.
+        """Store the counts of every missing layer; yields layer and seconds.
 
         Raises:
             UserError: a value is not finite, a tensor cannot be read, the disk is full.
         """
-        if self.task.device.type == "cuda":
-            torch.cuda.set_device(self.task.device)
-            torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = (
-                False  # products of float16 are added up in float32
-            )
         if self.ranks.first:
             self._open_scratch()
         self.ranks.told(None)
-        for number, chunk in enumerate(self.plan.chunks()):
-            if wanted := self.ranks.told([layer for layer in self.missing if not self._recorded(layer, number)]):
-                yield from Pass(self, number, chunk, wanted).run()
+        with exact_sums(), self.task.device.current():
+            yield from self._layers()
         if self.ranks.first:
             self.task.scratch.remove()
 
     def _open_scratch(self) -> None:
         """Make it as planned; what a killed program left for another plan is deleted."""
-        if self.plan.kept:
-            self.task.scratch.open(self.task.identity | {"passes": self.plan.passes, "residuals": self.plan.residuals})
+        if self.plan.residuals == "file":
+            self.task.scratch.open(self.task.identity | {"residuals": self.plan.residuals})
         else:
             self.task.scratch.remove()
 
-    def _recorded(self, layer: int, number: int) -> bool:
-        return number < self.plan.passes - 1 and self.task.scratch.part(layer, number).exists()
-
-
-@dataclass
-class Pass:
-    """A chunk of the sequences, through all layers that are wanted of it."""
-
-    counting: Counting
-    number: int
-    chunk: range  # its micro-batches
-    wanted: list[int]
-
-    def __post_init__(self) -> None:
-        self.task, self.plan, self.ranks = self.counting.task, self.counting.plan, self.counting.ranks
-        self.neurons = self.task.checkpoint.config.neurons
-        micro, self.positions = self.task.micro, self.task.sequences.ids.shape[1]
-        self.sequences = slice(self.chunk.start * micro, min(self.chunk.stop * micro, len(self.task.sequences.ids)))
-        self.counted = self.counting.rows.counted[self.sequences]
-        share = self.ranks.share(len(self.chunk))
-        self.share = range(self.chunk.start + share.start, self.chunk.start + share.stop)
-
-    @property
-    def last(self) -> bool:
-        """Whether all bits are there once it is done."""
-        return self.number == self.plan.passes - 1
-
-    def run(self) -> Iterator[tuple[int, float]]:
-        """Walk, record, and count what is complete; yields layer and seconds."""
+    def _layers(self) -> Iterator[tuple[int, float]]:
         task, rooms = self.task, [self._room() for _ in range(self.plan.rooms)]
-        stream = self._stream()
-        assert stream.residuals.finished is not None
-        layers = range(stream.residuals.finished + 1, self.wanted[-1] + 1)
+        matrices = [self._matrix() for _ in range(self.plan.rooms)]
+        residuals = self._residuals()
+        stream = self._stream(residuals)
+        assert residuals.finished is not None
+        layers = range(residuals.finished + 1, self.missing[-1] + 1)
         weights = Weights(task.checkpoint, task.dtype, task.device, self.plan.slots)
-        counts = Beside(self.plan.rooms > 1)
-        with progress_bar(self.counting.console) as bar, closing(weights.blocks(layers)) as blocks, counts:
-            of_how_many = f", pass {self.number + 1} of {self.plan.passes}" if self.plan.passes > 1 else ""
-            progress = bar.add_task(task.out.name + of_how_many, total=len(self.share) * len(layers))
+        with ExitStack() as stack:
+            bar = stack.enter_context(progress_bar(self.console))
+            stack.enter_context(closing(residuals))
+            recorder = self._recorder(stack)
+            counts = stack.enter_context(Beside(self.plan.rooms > 1))
+            blocks = stack.enter_context(closing(weights.blocks(layers)))
+            progress = bar.add_task(task.out.name, total=len(self.share) * len(layers))
 
             def watched(walk: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
                 for batch in walk:
-                    yield MicroBatch(batch.first - self.sequences.start, batch.pre)
+                    yield batch
                     bar.advance(progress)
 
             for layer, block in zip(layers, blocks, strict=False):
                 begun = time.perf_counter()
                 walk = watched(stream.through(block, layer, last=layer == layers[-1]))
-                if layer in self.wanted:
-                    self._record(layer, walk, rooms[self.wanted.index(layer) % len(rooms)], counts)
+                if layer in self.missing:
+                    number = self.missing.index(layer) % len(rooms)
+                    firings = self._recorded(walk, rooms[number], matrices[number], recorder)
+                    counts.do(partial(self._count, layer, firings))
                 else:
                     for _ in walk:
                         pass
                 if layer != layers[-1]:
-                    stream.residuals.finish(layer)  # only now: what is on disk says that the layer before is done
+                    residuals.finish(layer)  # only now: what is on disk says that the layer before is done
                 yield layer, time.perf_counter() - begun
-        self.counting.waited += weights.waited()
+        self.waited = weights.waited()
 
-    def _room(self) -> UInt8[np.ndarray, "token byte"] | None:
-        """Room for the bits of any layer; None where each has a file of its own."""
-        if self.plan.passes > 1 and self.ranks.first:
-            return None
-        rows, width = self.counted.size, 8 * len(self.ranks.words(bytes_for(self.neurons) // 8))
-        if self.plan.bits == "memory" or self.plan.passes > 1:
+    def _room(self) -> UInt8[np.ndarray, "token byte"]:
+        """Room for the bits of any layer, of the neurons that this rank counts."""
+        rows, width = self.rows.counted.size, 8 * len(self.ranks.words(bytes_for(self.neurons) // 8))
+        if self.plan.bits == "memory":
             return np.zeros((rows, width), np.uint8)
         return nameless(rows, width, Path(self.task.config.scratch or self.task.out))
 
-    def _stream(self) -> ResidualStream:
-        """The residual streams, where they are planned to lie: embedded, or as a killed program left them."""
+    def _matrix(self) -> UInt8[Tensor, "token byte"] | None:
+        """Room for them on the device, where they are counted there: by one rank, which has all rows."""
+        if not self.plan.on_gpu or self.ranks.world > 1:
+            return None
+        return self.task.device.empty(self.rows.counted.size, bytes_for(self.neurons), dtype=torch.uint8)
+
+    def _recorder(self, stack: ExitStack) -> DeviceRecorder | None:
+        """What takes the bits from a device that computes beside the host."""
+        if not self.task.device.asynchronous:
+            return None
+        rows = self.task.micro * self.positions
+        return stack.enter_context(closing(DeviceRecorder(self.task.device, self.rows.counted, self.neurons, rows)))
+
+    def _stream(self, residuals: Residuals) -> ResidualStream:
+        """The residual streams: embedded, or as a killed program left them."""
         task, ids = self.task, torch.from_numpy(self.task.sequences.ids)
-        residuals = self._residuals()
         agreed = self.ranks.agree(residuals.finished)
-        if residuals.finished is not None and (residuals.finished >= self.wanted[0] or not agreed):
+        if residuals.finished is not None and (residuals.finished >= self.missing[0] or not agreed):
             residuals.finished = None  # further on than is of use, or not as far as in another process
         ends = task.checkpoint.ends(task.dtype) if residuals.finished is None else None
         return ResidualStream(ends, ids, task.micro, task.device, self.share, residuals)
 
     def _residuals(self) -> Residuals:
+        """Room for them, where it is planned."""
         task = self.task
         shape = (task.micro, self.positions, task.checkpoint.config.width)
+        of_all = len(self.share), shape, task.dtype
         if self.plan.residuals == "file":
             name = f"_{self.ranks.rank}_of_{self.ranks.world}" if self.ranks.world > 1 else ""
-            return InFiles(len(self.share), shape, task.dtype, task.device, task.scratch.path, name)
-        place = InPinnedSlabs if self.plan.residuals == "pinned" else InMemory
-        return place(len(self.share), shape, task.dtype, task.device)
+            files = StreamFiles(*of_all, task.scratch.path, name)
+            return InFilesBeside(*of_all, task.device, files) if task.device.asynchronous else InFiles(files)
+        return (InPinnedSlabs if self.plan.residuals == "pinned" else InMemory)(*of_all, task.device)
 
-    def _record(
-        self, layer: int, walk: Iterator[MicroBatch], room: UInt8[np.ndarray, "token byte"] | None, counts: Beside
-    ) -> None:
-        """Record the layer's bits, and have them counted if they are all there."""
-        bits, file = room, None
-        if bits is None:
-            file = self.task.scratch.bits(layer, self.counting.rows.counted.size * bytes_for(self.neurons))
-            whole = file.reshape(-1, bytes_for(self.neurons))
-            bits = whole[self.sequences.start * self.positions : self.sequences.stop * self.positions]
-        rows_of_batch, words = self.task.micro * self.positions, bytes_for(self.neurons) // 8
-        exchange = Exchange(self.ranks, len(self.chunk), rows_of_batch, words, bits)
-        firings = record(walk, self.counted, self.neurons, bits, exchange)
-        if self.last:
-            counts.do(partial(self._count, layer, firings if file is None else self._whole(layer, firings, whole)))
-        elif self.ranks.first:
-            assert file is not None
-            file.flush()
-            store(Part(firings.max_pre, firings.first_fired), self.task.scratch.part(layer, self.number))
+    def _recorded(
+        self,
+        walk: Iterator[MicroBatch],
+        bits: UInt8[np.ndarray, "token byte"],
+        matrix: UInt8[Tensor, "token byte"] | None,
+        recorder: DeviceRecorder | None,
+    ) -> Firings:
+        sink = self._sink(bits)
+        found = (
+            record(walk, self.rows.counted, self.neurons, bits, sink)
+            if recorder is None
+            else recorder.record(walk, bits, matrix, sink)
+        )
+        return found if self.ranks.world == 1 else counted_here(found, self.ranks)
+
+    def _sink(self, bits: UInt8[np.ndarray, "token byte"]) -> Sink:
+        if self.ranks.world == 1:
+            return Whole(bits)
+        batches = -(-len(self.task.sequences.ids) // self.task.micro)
+        return Exchange(self.ranks, batches, self.task.micro * self.positions, bytes_for(self.neurons) // 8, bits)
 
     def _count(self, layer: int, firings: Firings) -> None:
-        config, file = self.task.config, self.task.counts_of(layer)
+        file, keep = self.task.counts_of(layer), self.task.config.keep_ngrams
         if self.ranks.world == 1:
-            store(count(firings, self.counting.rows, config.keep_ngrams, config.kernel), file)
-        elif all_neurons := collected(
-            count(firings, self.counting.rows, config.keep_ngrams, config.kernel) if firings.neurons else None, self.ranks
-        ):
-            store(all_neurons, file)
-        if self.plan.passes > 1:
-            self.task.scratch.drop(layer)
-
-    def _whole(self, layer: int, firings: Firings, bits: UInt8[np.ndarray, "token byte"]) -> Firings:
-        """A layer's firings, of this pass and those before."""
-        before = [Part.load(self.task.scratch.part(layer, number)) for number in range(self.number)]
-        counted = self.counting.rows.counted
-        sizes = [int(counted[c.start * self.task.micro : c.stop * self.task.micro].sum()) for c in self.plan.chunks()]
-        return together(bits, self.neurons, [*before, Part(firings.max_pre, firings.first_fired)], sizes)
+            store(count(firings, self.rows, keep), file)
+        elif whole := collected(count(firings, self.rows, keep) if firings.neurons else None, self.ranks):
+            store(whole, file)

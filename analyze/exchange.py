@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import UInt8
 
+from analyze.firings import Firings
 from analyze.ranks import Ranks, connected
 
 AT_ONCE = 1 << 23  # bytes of bits that a rank gathers before it sends; at least those of a micro-batch
@@ -19,7 +20,7 @@ class Exchange:
     """Fills `bits`, all rows of this rank's words, with what all ranks record of a layer.
 
     Every rank sends as often as the others, some micro-batches at once, the last times perhaps none. What is sent is on its way while
-    the next micro-batches are recorded. One process alone records into `bits` itself.
+    the next micro-batches are recorded.
     """
 
     def __init__(self, ranks: Ranks, batches: int, rows_of_batch: int, words: int, bits: UInt8[np.ndarray, "token byte"]) -> None:
@@ -30,24 +31,21 @@ class Exchange:
         self.rounds = -(-most // self.at_once)
         self.round = 0  # that is being recorded
         self.coming: tuple[dist.Work, torch.Tensor, torch.Tensor, int] | None = None
-        if ranks.world > 1:
-            self.recorded = np.empty((min(self.at_once, most) * rows_of_batch, 8 * words), np.uint8)
+        self.recorded = np.empty((min(self.at_once, most) * rows_of_batch, 8 * words), np.uint8)
 
     def room(self, first: int, rows: int) -> UInt8[np.ndarray, "token byte"]:
         """Where the bits of these rows, of the next micro-batch of this rank's, are to be written, all neurons."""
-        if self.ranks.world == 1:
-            return self.bits[first : first + rows]
         begin = first - self._rows(self.round, self.ranks.rank).start
         return self.recorded[begin : begin + rows]
 
     def written(self, last: int) -> None:
         """The rows up to `last` are."""
-        if self.ranks.world > 1 and last == self._rows(self.round, self.ranks.rank).stop:
+        if last == self._rows(self.round, self.ranks.rank).stop:
             self._send()
 
     def finish(self) -> None:
         """All bits of all ranks are in `bits`."""
-        while self.ranks.world > 1 and self.round < self.rounds:
+        while self.round < self.rounds:
             self._send()
         self._receive()
 
@@ -100,3 +98,14 @@ class Exchange:
 
 def _bytes(words: range) -> slice:
     return slice(8 * words.start, 8 * words.stop)
+
+
+def counted_here(firings: Firings, ranks: Ranks) -> Firings:
+    """The neurons that this rank counts, of what all ranks recorded beside their bits."""
+    never = np.iinfo(np.int64).max
+    first = np.where(firings.first_fired < 0, never, firings.first_fired)
+    ranks.greatest(torch.from_numpy(firings.max_pre))
+    ranks.least(torch.from_numpy(first))
+    mine = ranks.neurons(firings.neurons)
+    first_fired = np.where(first == never, -1, first)[mine]
+    return Firings(firings.bits, len(first_fired), firings.max_pre[mine].copy(), first_fired)

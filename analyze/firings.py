@@ -2,21 +2,22 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8, UInt64
+from numba.cpython.unsafe.numbers import trailing_zeros
 from torch import Tensor
 
-from analyze.carry_save import Words
 from analyze.compiling import compiled, on_all_cores, shares
-from analyze.exchange import Exchange
-from analyze.ranks import Ranks
-from analyze.segments import as_words
+from analyze.packing import NEVER, bytes_for, pack
 from analyze.signs import signs_of_64
+from analyze.staging import Staging
 from analyze.walk import MicroBatch
+from device import Device
 
-UNPACK = 0x0102040810204080  # multiplying eight 0/1 bytes by this collects them, in order, in the top byte
 INTEGERS = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 
 
@@ -28,17 +29,52 @@ class Firings:
     neurons: int
     max_pre: Float32[np.ndarray, " neuron"]  # over counted positions; -inf where there are none
     first_fired: Int64[np.ndarray, " neuron"]  # index among counted positions, in corpus order; -1: never fired
+    on_device: UInt8[Tensor, "token byte"] | None = None  # the same bits where they were computed, if they were left there
+    device: Device | None = None  # which has `on_device`
 
 
-def bytes_for(neurons: int) -> int:
-    """Bytes of a row of bits: whole words of 64 neurons."""
-    return 8 * -(-neurons // 64)
+@dataclass
+class Extremes:
+    """What the pack step finds beside the bits, over the counted rows so far."""
+
+    max_pre: Float32[np.ndarray, " neuron"]
+    first: Int64[np.ndarray, " neuron"]  # row of the first firing; NEVER: none
+
+    @classmethod
+    def of(cls, neurons: int) -> "Extremes":
+        """Of no rows at all."""
+        return cls(np.full(neurons, -np.inf, np.float32), np.full(neurons, NEVER))
 
 
-def packed(fires: Bool[Tensor, "token neuron"]) -> UInt8[Tensor, "token byte"]:
-    """Pack along neurons, little-endian bits, rows of whole 64-bit words: `numpy.packbits` and zeros, where the tensor is."""
-    fires = torch.nn.functional.pad(fires, (0, -fires.shape[1] % 64)).contiguous()
-    return ((fires.view(torch.int64) * UNPACK) >> 56).to(torch.uint8)
+@runtime_checkable
+class Sink(Protocol):
+    """Takes the bits of micro-batches in order."""
+
+    def room(self, first: int, rows: int) -> UInt8[np.ndarray, "token byte"]:
+        """Where rows from `first` on are to be written."""
+
+    def written(self, last: int) -> None:
+        """The rows up to `last` are."""
+
+    def finish(self) -> None:
+        """All micro-batches were written."""
+
+
+@dataclass
+class Whole:
+    """One bit matrix that takes all rows."""
+
+    bits: UInt8[np.ndarray, "token byte"]
+
+    def room(self, first: int, rows: int) -> UInt8[np.ndarray, "token byte"]:
+        """The rows themselves."""
+        return self.bits[first : first + rows]
+
+    def written(self, last: int) -> None:
+        """Nothing is left to do."""
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
 
 def record(
@@ -46,66 +82,104 @@ def record(
     counted: Bool[np.ndarray, "sequence position"],
     neurons: int,
     bits: UInt8[np.ndarray, "token byte"] | None = None,
-    exchange: Exchange | None = None,
+    sink: Sink | None = None,
 ) -> Firings:
-    """Record a layer as it is walked, into `bits` if given. `counted` is false at BOS positions.
-
-    With an `exchange` what comes out are the neurons that this rank counts, at all positions, into its bits.
-    """
+    """Record a layer on a CPU, into `bits` if given, by way of `sink` if given. `counted` is false at BOS positions."""
     sequences, positions = counted.shape
-    if exchange is None:
-        bits = np.zeros((sequences * positions, bytes_for(neurons)), np.uint8) if bits is None else bits
-        exchange = Exchange(Ranks(), 1, sequences * positions, bytes_for(neurons) // 8, bits)
-    max_pre = np.full(neurons, -np.inf, np.float32)
+    bits = np.zeros((sequences * positions, bytes_for(neurons)), np.uint8) if bits is None else bits
+    sink, found, flat = sink or Whole(bits), Extremes.of(neurons), counted.ravel()
     for batch in batches:
-        rows = slice(batch.first * positions, (batch.first + len(batch.pre)) * positions)
-        room = exchange.room(rows.start, rows.stop - rows.start)
-        pre = batch.pre.detach().flatten(0, 1)
-        pack = _pack_on_cpu if pre.device.type == "cpu" else _pack_on_gpu
-        np.maximum(max_pre, pack(pre, counted.ravel()[rows], room), out=max_pre)
-        exchange.written(rows.stop)
-    exchange.finish()
-    exchange.ranks.greatest(torch.from_numpy(max_pre))
-    mine = exchange.ranks.neurons(neurons)
-    count = mine.stop - mine.start
-    return Firings(exchange.bits, count, max_pre[mine], first_firings(exchange.bits, counted, count))
+        first, pre = batch.first * positions, batch.pre.detach().flatten(0, 1)
+        _pack_on_cpu(pre, flat[first : first + len(pre)], sink.room(first, len(pre)), found, first)
+        sink.written(first + len(pre))
+    sink.finish()
+    return Firings(bits, neurons, found.max_pre, counted_index(found.first, counted))
 
 
-def _pack_on_gpu(
-    pre: Float[Tensor, "token neuron"], counted: Bool[np.ndarray, " token"], bits: UInt8[np.ndarray, "token byte"]
-) -> Float32[np.ndarray, " neuron"]:
-    bits[:] = packed(pre > 0).cpu().numpy()
-    leave_out = torch.from_numpy(~counted).to(pre.device)
-    return np.asarray(pre.masked_fill(leave_out[:, None], -torch.inf).amax(0).float().cpu().numpy())
+class DeviceRecorder:
+    """Records layers on a device that computes beside the host; bits come through `staging`, greatest values at a layer's end."""
+
+    def __init__(self, device: Device, counted: Bool[np.ndarray, "sequence position"], neurons: int, rows: int) -> None:
+        self.device, self.counted, self.neurons = device, counted, neurons
+        self.on_device = device.put(torch.from_numpy(np.ascontiguousarray(counted.ravel())))
+        self.staging = Staging(device, rows, bytes_for(neurons))
+
+    def record(
+        self, batches: Iterable[MicroBatch], bits: UInt8[np.ndarray, "token byte"], matrix: Tensor | None, sink: Sink
+    ) -> Firings:
+        """Record a layer, as `record` does; in `matrix`, if given, the bits stay on the device too."""
+        device, positions = self.device, self.counted.shape[1]
+        none = Extremes.of(self.neurons)
+        max_pre, first_row = (device.put(torch.from_numpy(array)) for array in (none.max_pre, none.first))
+        for batch in batches:
+            first, pre = batch.first * positions, batch.pre.flatten(0, 1)
+            rows = slice(first, first + len(pre))
+            here = self.staging.buffer(len(pre)) if matrix is None else matrix[rows]
+            with device.current():
+                pack(device, pre, self.on_device[rows], here, max_pre, first_row, first)
+            self.staging.send(here, partial(_write, sink, first))
+        self.staging.finish()
+        sink.finish()
+        found = Extremes(device.fetch(max_pre).numpy(), device.fetch(first_row).numpy())
+        return Firings(bits, self.neurons, found.max_pre, counted_index(found.first, self.counted), matrix, device)
+
+    def close(self) -> None:
+        """End what works beside."""
+        self.staging.close()
+
+
+def _write(sink: Sink, first: int, rows: UInt8[np.ndarray, "token byte"]) -> None:
+    sink.room(first, len(rows))[:] = rows
+    sink.written(first + len(rows))
+
+
+def counted_index(
+    rows: Int64[np.ndarray, " neuron"], counted: Bool[np.ndarray, "sequence position"]
+) -> Int64[np.ndarray, " neuron"]:
+    """The index among counted positions, in corpus order, of the position in each row; -1 for `NEVER`."""
+    before = np.cumsum(counted.ravel()) - 1
+    return np.where(rows == NEVER, -1, before[np.where(rows == NEVER, 0, rows)])
 
 
 def _pack_on_cpu(
-    pre: Float[Tensor, "token neuron"], counted: Bool[np.ndarray, " token"], bits: UInt8[np.ndarray, "token byte"]
-) -> Float32[np.ndarray, " neuron"]:
-    """One pass over the pre-activations, which are too many for a cache; they are read as integers, which order like floats."""
+    pre: Float[Tensor, "token neuron"], counted: Bool[np.ndarray, " token"], bits: UInt8[np.ndarray, "token byte"],
+    found: Extremes, offset: int,
+) -> None:  # fmt: skip
+    """One pass over the pre-activations, which are too many for a cache; they are read as integers, which order like floats.
+
+    Row i is row `offset` + i of the layer.
+    """
     kind = INTEGERS[pre.dtype]
     values = pre.contiguous().view(kind).numpy()
+    never = np.zeros(64 * (bits.shape[1] // 8), bool)
+    never[: len(found.first)] = found.first == NEVER
+    waiting = np.packbits(never, bitorder="little").view(np.uint64)
     cores = max(1, torch.get_num_threads() // 2)  # the others still wait, busily, for torch's next product
-    tasks = [(values, counted, bits, a, b) for a, b in shares(np.ones(len(values)), cores)]
-    keys = torch.from_numpy(np.max(on_all_cores(_pack, tasks), axis=0))
-    found = torch.where(keys < 0, keys ^ torch.iinfo(kind).max, keys).view(pre.dtype).float().numpy()
-    return found if counted.any() else np.full(len(found), -np.inf, np.float32)
+    tasks = [(values, counted, bits, waiting, a, b) for a, b in shares(np.ones(len(values)), cores)]
+    greatest, rows = zip(*on_all_cores(_pack, tasks), strict=True)
+    if counted.any():
+        keys = torch.from_numpy(np.max(greatest, axis=0))
+        values_of = torch.where(keys < 0, keys ^ torch.iinfo(kind).max, keys).view(pre.dtype).float()
+        np.maximum(found.max_pre, values_of.add_(0.0).numpy(), out=found.max_pre)  # -0 + 0 is 0
+    first = np.min(rows, axis=0)[: len(found.first)]
+    np.minimum(found.first, np.where(first == NEVER, NEVER, first + offset), out=found.first)
 
 
 @compiled
 def _pack(
     values: Int[np.ndarray, "token neuron"], counted: Bool[np.ndarray, " token"], bits: UInt8[np.ndarray, "token byte"],
-    first: int, last: int,
-) -> Int[np.ndarray, " neuron"]:  # fmt: skip
-    """Write the bits of rows `first` to `last`; of counted ones, returns every neuron's greatest key.
+    waiting: UInt64[np.ndarray, " word"], first: int, last: int,
+) -> tuple[Int[np.ndarray, " neuron"], Int64[np.ndarray, " bit"]]:  # fmt: skip
+    """Write the bits of rows `first` to `last`; of counted ones, returns every neuron's greatest key, and the row of its first firing.
 
-    A float read as an integer has the right sign; of two negative ones the greater integer is the lesser float, so all bits but
-    the sign are flipped there.
+    Neurons that are not `waiting` have fired before and are not looked for. A float read as an integer has the right sign; of two
+    negative ones the greater integer is the lesser float, so all bits but the sign are flipped there.
     """
     neurons, words = values.shape[1], bits.view(np.uint64)
     whole = neurons // 64
     flip = values.dtype.type(np.iinfo(values.dtype).max)
     greatest = np.full(neurons, np.iinfo(values.dtype).min, values.dtype)
+    fired, unseen = np.full(64 * words.shape[1], NEVER), waiting.copy()
     for row in range(first, last):
         for w in range(whole):
             words[row, w] = signs_of_64(values, row * neurons + 64 * w)  # type: ignore[call-arg]
@@ -118,31 +192,20 @@ def _pack(
                 words[row, whole] |= np.uint64(values[row, n] > 0) << np.uint64(n - 64 * whole)
                 if counted[row]:
                     greatest[n] = max(greatest[n], values[row, n] ^ ((values[row, n] >> 63) & flip))
-    return greatest
-
-
-def first_firings(
-    bits: UInt8[np.ndarray, "token byte"], counted: Bool[np.ndarray, "sequence position"], neurons: int
-) -> Int64[np.ndarray, " neuron"]:
-    """Index, among counted positions in corpus order, of every neuron's first firing; -1 if there is none."""
-    return _first_firings(as_words(bits), counted.ravel())[:neurons]
+        if counted[row]:
+            note_first(words[row], row, unseen, fired)
+    return greatest, fired
 
 
 @compiled
-def _first_firings(words: Words, counted: Bool[np.ndarray, " token"]) -> Int64[np.ndarray, " neuron"]:
-    seen = np.zeros(words.shape[1], np.uint64)
-    found = np.full(64 * words.shape[1], -1)
-    index = 0
-    for row in range(words.shape[0]):
-        if counted[row]:
-            any_new = np.uint64(0)
-            for w in range(words.shape[1]):
-                any_new |= words[row, w] & ~seen[w]
-            if any_new:
-                for w in range(words.shape[1]):
-                    for n in range(64):
-                        if ((words[row, w] & ~seen[w]) >> np.uint64(n)) & np.uint64(1):
-                            found[64 * w + n] = index
-                    seen[w] |= words[row, w]
-            index += 1
-    return found
+def note_first(
+    fires: UInt64[np.ndarray, " word"], row: int, unseen: UInt64[np.ndarray, " word"], fired: Int64[np.ndarray, " bit"]
+) -> None:
+    """Put down `row` for the neurons that fire in it and have not been seen to fire."""
+    for w in range(len(fires)):
+        new = fires[w] & unseen[w]
+        if new:
+            unseen[w] &= ~new
+            while new:
+                fired[64 * w + np.int64(trailing_zeros(new))] = row  # type: ignore[call-arg]
+                new &= new - np.uint64(1)

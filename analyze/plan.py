@@ -1,7 +1,6 @@
 """A census' shape and where its parts lie -> how large each is, what that takes in all, and how much arithmetic there is."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from analyze.budgets import Budgets
 from models.config import OPTConfig
@@ -107,25 +106,14 @@ class Plan:
     shape: Shape
     residuals: str  # one of RESIDUALS
     bits: str  # one of BITS
-    passes: int
     slots: int  # layers of weights on the device at once
-    rooms: int = 1  # bit matrices in memory; 2: one layer is counted while the next is walked
-
-    @property
-    def kept(self) -> bool:
-        """Whether a folder of files outlives a kill."""
-        return self.passes > 1 or self.residuals == "file"
-
-    def chunks(self) -> list[range]:
-        """The micro-batches of every pass."""
-        n = self.shape.batches
-        bounds = [n * number // self.passes for number in range(self.passes + 1)]
-        return [range(a, b) for a, b in pairwise(bounds)]
+    rooms: int = 1  # bit matrices in memory; 2: one layer is counted while the next is computed
+    on_gpu: bool = False  # bits also stay on the GPU, and are counted there
 
     def uses(self) -> list[Use]:
         """Everything that takes room while layers are walked."""
         s, here = self.shape, "gpu" if self.shape.gpu else "memory"
-        of_pass = -(-s.residuals // self.passes)
+        of_pass = s.residuals
         per_process = s.processes if here == "memory" else 1
         found = [Use("residual streams", *self._residuals(of_pass, here))]
         found.append(
@@ -136,11 +124,8 @@ class Plan:
         if self.residuals == "pinned":
             found.append(Use("2 micro-batches on their way", "gpu", 2 * s.micro * s.positions * s.model.width * s.itemsize))
         found.append(Use("a micro-batch in work", here, per_process * s.working))
-        if self.passes > 1:
-            found.append(Use(f"firing bits of {s.counted} layers", "disk", s.counted * s.bits))
-        else:
-            of_layers = "2 layers" if self.rooms == 2 else "a layer"
-            found.append(Use(f"firing bits of {of_layers}", "memory" if self.bits == "memory" else "disk", self.rooms * s.bits))
+        of_layers = "2 layers" if self.rooms == 2 else "a layer"
+        found.append(Use(f"firing bits of {of_layers}", "memory" if self.bits == "memory" else "disk", self.rooms * s.bits))
         found.append(Use("counts of a layer, about", "memory", 2 * s.counts))
         found.append(Use(f"counts of {s.counted} layers, about", "disk", s.counted * s.counts))
         found.append(Use("the corpus in order, and the program", "memory", INDEX * s.tokens + self._program()))

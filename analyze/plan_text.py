@@ -11,11 +11,11 @@ PLACES = {"gpu": "on the GPU", "memory": "in memory", "disk": "on disk"}
 def plan_text(plan: Plan, budgets: Budgets, task: CensusTask) -> str:
     """What goes where and how large it is, against what may be taken; and what a kill would cost."""
     s, m = plan.shape, plan.shape.model
-    dtype, passes = str(task.dtype).removeprefix("torch."), f"{plan.passes} pass" + ("es" if plan.passes > 1 else "")
+    dtype = str(task.dtype).removeprefix("torch.")
     lines = [
         f"{task.checkpoint.title}: {m.layers} layers x {m.width} wide x {m.neurons:,} neurons, in {dtype} on {task.device}",
-        f"{s.sequences * s.positions:,} tokens, {s.sequences:,} sequences of {s.positions}: {passes} x {s.walked} layers x "
-        f"{-(-s.batches // plan.passes):,} micro-batches of {s.micro}; {s.operations:.2e} operations",
+        f"{s.sequences * s.positions:,} tokens, {s.sequences:,} sequences of {s.positions}: {s.walked} layers x "
+        f"{s.batches:,} micro-batches of {s.micro}; {s.operations:.2e} operations",
     ]
     uses = sorted((use for use in plan.uses() if use.size), key=lambda use: list(PLACES).index(use.where))
     lines += [f"  {use.size / GB:10.3f} GB  {PLACES[use.where]:10}  {use.what}" for use in uses]
@@ -29,8 +29,6 @@ def plan_text(plan: Plan, budgets: Budgets, task: CensusTask) -> str:
 
 
 def _cost_of_a_kill(plan: Plan) -> str:
-    if plan.passes > 1:
-        return "the pass in work, up to the layer in work; what other passes have recorded is on disk"
     if plan.residuals == "file":
         return "the layer in work; counts and residual streams of the layers before it are on disk"
     return "the layer in work; the layers before it keep their counts, but are walked again to get to it"

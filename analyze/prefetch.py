@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analyze.budgets import free_memory
 from analyze.casting import as_numbers, cast
-from analyze.streams import event, stream
+from device import Device, Event, Stream
 from models.checkpoint import Checkpoint
 from models.opt import Block
 from models.reads import Room
@@ -28,15 +28,8 @@ class Slot:
 
     block: Block
     slab: Tensor  # of bytes, on the device
-    events: "Events | None"  # on a GPU
-
-
-@dataclass
-class Events:
-    """When a GPU may use a slot's weights, and when they may be written over."""
-
-    ready: torch.cuda.Event = field(default_factory=event)
-    free: torch.cuda.Event = field(default_factory=event)
+    free: Event | None = None  # the computation is done with its last layer
+    ready: Event | None = None  # its layer is there
 
 
 class Weights:
@@ -46,18 +39,18 @@ class Weights:
     a stream of its own copies into that slot; the stream waits until the slot is free, the computation until it is ready.
     """
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, slots: int = 2) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: Device, slots: int = 2) -> None:
         self.checkpoint, self.device = checkpoint, device
         with torch.device("meta"):
             block = Block(checkpoint.config)
         self.shapes = {name: tensor.shape for name, tensor in block.state_dict().items()}
         self.dtype = dtype
         self.slots = [self._slot() for _ in range(slots)]
-        self.pinned = torch.empty(self.size, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else None
+        self.pinned = device.pinned(self.size) if device.asynchronous else None
         self.room = Room(PIECE)
         self.directly = sum(file.stat().st_size for file in checkpoint.files) > free_memory() * KEPT_IN_CACHE
         self.seconds = 0.0  # that a CPU waited for weights
-        self.waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []  # before and after every wait of a GPU
+        self.waits: list[tuple[Event, Event]] = []  # before and after every wait of a GPU
 
     @property
     def size(self) -> int:
@@ -74,11 +67,11 @@ class Weights:
         return views
 
     def _slot(self) -> Slot:
-        slab = torch.empty(self.size, dtype=torch.uint8, device=self.device)
+        slab = self.device.empty(self.size, dtype=torch.uint8)
         with torch.device("meta"):
             block = Block(self.checkpoint.config)
         block.load_state_dict(self._views(slab), assign=True)
-        return Slot(block.eval().requires_grad_(False), slab, Events() if self.device.type == "cuda" else None)
+        return Slot(block.eval().requires_grad_(False), slab)
 
     def blocks(self, layers: range) -> Generator[Block, None, None]:
         """The blocks of `layers`. Each stands until the next is asked for.
@@ -90,15 +83,14 @@ class Weights:
         ready: SimpleQueue[Slot | BaseException] = SimpleQueue()
         for slot in self.slots:
             free.put(slot)
-        reader = threading.Thread(target=self._read_ahead, args=(layers, free, ready), daemon=True)
+        allocated = self.device.computing.record()  # what used the slots' memory before
+        reader = threading.Thread(target=self._read_ahead, args=(layers, allocated, free, ready), daemon=True)
         reader.start()
         try:
-            for layer in layers:
+            for _ in layers:
                 slot = self._next(ready)
-                self.checkpoint.check_finite(layer, slot.block)
                 yield slot.block
-                if slot.events is not None:
-                    slot.events.free.record()
+                slot.free = self.device.computing.record()
                 free.put(slot)
         finally:
             free.put(None)
@@ -106,59 +98,71 @@ class Weights:
 
     def _next(self, ready: "SimpleQueue[Slot | BaseException]") -> Slot:
         begun = time.perf_counter()
-        before = event(timing=True) if self.pinned is not None else None
-        if before is not None:
-            before.record()
+        before = self.device.computing.record(timing=True) if self.pinned is not None else None
         slot = ready.get()
         if isinstance(slot, BaseException):
             raise slot
         self.seconds += time.perf_counter() - begun
-        if slot.events is not None and before is not None:
-            slot.events.ready.wait()
-            after = event(timing=True)
-            after.record()
-            self.waits.append((before, after))
+        if before is not None and slot.ready is not None:
+            self.device.computing.wait(slot.ready)
+            self.waits.append((before, self.device.computing.record(timing=True)))
         return slot
 
-    def _read_ahead(self, layers: range, free: "SimpleQueue[Slot | None]", ready: "SimpleQueue[Slot | BaseException]") -> None:
-        copies = stream(self.device) if self.pinned is not None else None
+    def _read_ahead(
+        self, layers: range, allocated: Event, free: "SimpleQueue[Slot | None]", ready: "SimpleQueue[Slot | BaseException]"
+    ) -> None:
         try:
-            if copies is not None:
-                torch.cuda.set_device(self.device)
-                copies.wait_stream(torch.cuda.default_stream(self.device))  # what used the slots' memory before is done with it
-            for layer in layers:
-                if self.pinned is not None and copies is not None:
-                    copies.synchronize()  # the slab's last layer is on the GPU
-                    self._read(layer, self.pinned)  # while every slot may still be in use
-                slot = free.get()
-                if slot is None:
-                    return
-                if slot.events is None:
-                    self._read(layer, slot.slab)
-                elif self.pinned is not None and copies is not None:
-                    with torch.cuda.stream(copies):
-                        slot.events.free.wait()
-                        slot.slab.copy_(self.pinned, non_blocking=True)
-                        slot.events.ready.record()
-                ready.put(slot)
+            if self.pinned is None:
+                self._into_slots(layers, free, ready)
+            else:
+                self._by_copies(layers, self.pinned, allocated, free, ready)
         except BaseException as mistake:  # it is raised where the block was asked for
             ready.put(mistake)
+
+    def _into_slots(self, layers: range, free: "SimpleQueue[Slot | None]", ready: "SimpleQueue[Slot | BaseException]") -> None:
+        for layer in layers:
+            if (slot := free.get()) is None:
+                return
+            self._read(layer, slot.slab)
+            ready.put(slot)
+
+    def _by_copies(
+        self,
+        layers: range,
+        pinned: Tensor,
+        allocated: Event,
+        free: "SimpleQueue[Slot | None]",
+        ready: "SimpleQueue[Slot | BaseException]",
+    ) -> None:
+        copies: Stream = self.device.stream()
+        copies.wait(allocated)
+        try:
+            for layer in layers:
+                copies.synchronize()  # the slab's last layer is on the device
+                self._read(layer, pinned)  # while every slot may still be in use
+                if (slot := free.get()) is None:
+                    return
+                if slot.free is not None:
+                    copies.wait(slot.free)
+                copies.copy(pinned, slot.slab)
+                slot.ready = copies.record()
+                ready.put(slot)
         finally:
-            if copies is not None:
-                copies.synchronize()  # before anything else uses the slots' memory
+            copies.synchronize()  # before anything else uses the slots' memory
 
     def _read(self, layer: int, slab: Tensor) -> None:
         tensors = self.checkpoint.layer_tensors(layer)
-        for name, view in self._views(slab).items():
+        views = self._views(slab)
+        for name, view in views.items():
             read_as(tensors[name], view, self.room, self.directly)
+        self.checkpoint.check_finite(layer, views)
 
     def waited(self) -> float:
         """Seconds that computing stood still for want of weights, the first layer's included."""
         if not self.waits:
             return self.seconds
-        torch.cuda.synchronize(self.device)
-        milliseconds: float = sum(before.elapsed_time(after) for before, after in self.waits)
-        return milliseconds / 1000
+        self.device.synchronize()
+        return sum(after.seconds_since(before) for before, after in self.waits)
 
 
 @torch.no_grad()

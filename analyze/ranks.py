@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from analyze.launching import launched
+from device import local_world
 from errors import UserError
 
 PATIENCE = timedelta(days=30)  # until a process that waits for another gives up: preparing a corpus may take days
@@ -118,6 +119,17 @@ def _speaks(ranks: Ranks) -> bool:
     return False
 
 
+@contextmanager
+def all_cores(ranks: Ranks) -> Iterator[None]:
+    """Compute with the cores of the other processes on this machine as well, which have nothing to do meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads * (local_world() if ranks.world > 1 else 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def joined() -> Ranks:
     """The processes that torchrun or srun started, joined over gloo; this one alone otherwise."""
     if launched() == 1:
@@ -127,7 +139,7 @@ def joined() -> Ranks:
 
 
 @cache
-def _joined() -> dist.TCPStore:
+def _joined() -> Any:
     """Join the processes, once; what they can leave words in for each other."""
     with connected():
         words, rank, world = next(rendezvous("env://"))

@@ -1,4 +1,4 @@
-"""Where the residual streams of a pass lie between layers: in one piece of memory, in pinned slabs beside a GPU, or in files.
+"""Where the residual streams lie between layers: in the memory of the device, in pinned memory beside it, or in files.
 
 A micro-batch is read, moved one layer on and written back. In memory it is written where it was read; in files into the other of two,
 so that the streams after the last finished layer outlive a kill.
@@ -6,6 +6,7 @@ so that the streams after the last finished layer outlive a kill.
 
 import json
 from abc import ABC, abstractmethod
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyze.scratch import mapped
-from analyze.streams import event, stream
 from analyze.writing import write_whole
+from device import Device, Event
 
 SLAB = 1 << 30  # bytes; pinned memory comes in powers of two
+SLOTS = 2  # micro-batches on a device whose streams lie beside it
+Shape = tuple[int, int, int]  # sequences of a micro-batch, positions, width
 
 
 class Residuals(ABC):
@@ -37,12 +40,15 @@ class Residuals(ABC):
         """Every micro-batch has gone through `layer`."""
         self.finished = layer
 
+    def close(self) -> None:  # noqa: B027 -- most have nothing to end
+        """End what works beside."""
+
 
 class InMemory(Residuals):
     """One piece of memory on the device that computes; micro-batches are moved on in place."""
 
-    def __init__(self, batches: int, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.room = torch.empty(batches, *shape, dtype=dtype, device=device)
+    def __init__(self, batches: int, shape: Shape, dtype: torch.dtype, device: Device) -> None:
+        self.room = device.empty(batches, *shape, dtype=dtype)
 
     def read(self, batch: int) -> Float[Tensor, "sequence position width"]:
         """The micro-batch itself."""
@@ -50,51 +56,79 @@ class InMemory(Residuals):
 
     def write(self, batch: int, x: Float[Tensor, "sequence position width"]) -> None:
         """Copy it into its place."""
-        self.room[batch] = x
+        self.room[batch].copy_(x)
 
 
-class InPinnedSlabs(Residuals):
-    """Page-locked memory beside a GPU. A stream of its own carries the next micro-batch in, and the last one out, while one computes.
+class BesideDevice(Residuals):
+    """Streams in main memory. A side stream brings the next micro-batch in, and the last one out, while one computes.
 
-    Two slots on the GPU take turns. Everything on the side stream is in order: a slot's old micro-batch is out before its next comes in,
-    and the side stream touches a slot only after the computation that used it, which an event tells. It allocates nothing.
+    Two slots on the device take turns. Everything on the side stream is in order: a slot's old micro-batch is out before its next
+    comes in, and the side stream touches a slot only after the computation that used it. It allocates nothing.
     """
 
-    def __init__(self, batches: int, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.batches = batches
-        self.rooms = _carved(batches, shape, dtype, pinned=device.type == "cuda")
-        self.slots = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2)]
-        self.inside: list[int | None] = [None, None]  # which micro-batch each slot holds
-        self.side = stream(device)
-        self.ready = [event() for _ in range(2)]  # the side stream is done with the slot
+    def __init__(self, batches: int, shape: Shape, dtype: torch.dtype, device: Device) -> None:
+        self.batches, self.device = batches, device
+        self.slots = [device.empty(*shape, dtype=dtype) for _ in range(SLOTS)]
+        self.inside: list[int | None] = [None] * SLOTS  # which micro-batch each slot holds
+        self.side = device.stream()
+        self.ready: list[Event | None] = [None] * SLOTS  # the side stream is done with the slot
+
+    @abstractmethod
+    def _bring(self, batch: int, slot: Tensor) -> None:
+        """Put into the side stream: the micro-batch into the slot."""
+
+    @abstractmethod
+    def _take(self, batch: int, slot: Tensor) -> None:
+        """Put into the side stream: what the slot holds to the micro-batch's place."""
 
     def read(self, batch: int) -> Float[Tensor, "sequence position width"]:
         """The slot it is in; the next micro-batch is sent for."""
         self._fetch(batch)
         self._fetch(batch + 1)
-        torch.cuda.current_stream().wait_event(self.ready[batch % 2])
-        return self.slots[batch % 2]
+        self._await(batch % SLOTS)
+        return self.slots[batch % SLOTS]
 
     def _fetch(self, batch: int) -> None:
-        slot = batch % 2
+        slot = batch % SLOTS
         if batch >= self.batches or self.inside[slot] == batch:
             return
-        self.side.wait_event(torch.cuda.current_stream().record_event())  # whatever computed with this slot
-        with torch.cuda.stream(self.side):
-            self.slots[slot].copy_(self.rooms[batch], non_blocking=True)
-            self.ready[slot].record()
+        self.side.wait(self.device.computing.record())  # whatever computed with this slot
+        self._bring(batch, self.slots[slot])
+        self.ready[slot] = self.side.record()
         self.inside[slot] = batch
 
     def write(self, batch: int, x: Float[Tensor, "sequence position width"]) -> None:
-        """Copy it into its slot, and from there to its place when the GPU gets to it."""
-        slot = batch % 2
-        torch.cuda.current_stream().wait_event(self.ready[slot])
-        self.slots[slot].copy_(x)
-        self.side.wait_event(torch.cuda.current_stream().record_event())
-        with torch.cuda.stream(self.side):
-            self.rooms[batch].copy_(self.slots[slot], non_blocking=True)
-            self.ready[slot].record()
+        """Copy it into its slot, and from there to its place when the device gets to it."""
+        slot = batch % SLOTS
+        self._await(slot)
+        with self.device.current():
+            self.slots[slot].copy_(x)
+        self.side.wait(self.device.computing.record())
+        self._take(batch, self.slots[slot])
+        self.ready[slot] = self.side.record()
         self.inside[slot] = batch
+
+    def _await(self, slot: int) -> None:
+        if (ready := self.ready[slot]) is not None:
+            self.device.computing.wait(ready)
+
+    def close(self) -> None:
+        """Wait for the copies in work: their memory may be used for something else then."""
+        self.side.synchronize()
+
+
+class InPinnedSlabs(BesideDevice):
+    """Page-locked memory, in slabs whose sizes are powers of two."""
+
+    def __init__(self, batches: int, shape: Shape, dtype: torch.dtype, device: Device) -> None:
+        super().__init__(batches, shape, dtype, device)
+        self.rooms = _carved(batches, shape, dtype, device)
+
+    def _bring(self, batch: int, slot: Tensor) -> None:
+        self.side.copy(self.rooms[batch], slot)
+
+    def _take(self, batch: int, slot: Tensor) -> None:
+        self.side.copy(slot, self.rooms[batch])
 
 
 def slabs_for(batches: int, batch_bytes: int) -> list[tuple[int, int]]:
@@ -109,28 +143,26 @@ def slabs_for(batches: int, batch_bytes: int) -> list[tuple[int, int]]:
     return found
 
 
-def _carved(batches: int, shape: tuple[int, int, int], dtype: torch.dtype, pinned: bool) -> list[Tensor]:
+def _carved(batches: int, shape: Shape, dtype: torch.dtype, device: Device) -> list[Tensor]:
     """Room for every micro-batch, carved out of slabs."""
     batch_bytes = int(np.prod(shape)) * dtype.itemsize
     rooms = []
     for size, held in slabs_for(batches, batch_bytes):
-        slab = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+        slab = device.pinned(size)
         rooms += [slab[i * batch_bytes : (i + 1) * batch_bytes].view(dtype).view(shape) for i in range(held)]
     return rooms
 
 
-class InFiles(Residuals):
+class StreamFiles:
     """Two mapped files, one that is read, one that is written; a third says which is which, and after which layer.
 
     Raises:
         UserError: the disk has no room for them.
     """
 
-    def __init__(
-        self, batches: int, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device, folder: Path, name: str = ""
-    ) -> None:
-        self.said, self.device = folder / f"residuals{name}.json", device
-        self.reading = 0
+    def __init__(self, batches: int, shape: Shape, dtype: torch.dtype, folder: Path, name: str = "") -> None:
+        self.said, self.reading = folder / f"residuals{name}.json", 0
+        self.finished: int | None = None
         if self.said.exists():
             self.finished, self.reading = (json.loads(self.said.read_text())[key] for key in ("layer", "file"))
         size = batches * int(np.prod(shape)) * dtype.itemsize
@@ -139,7 +171,7 @@ class InFiles(Residuals):
 
     def read(self, batch: int) -> Float[Tensor, "sequence position width"]:
         """The micro-batch as the last finished layer left it."""
-        return self.rooms[self.reading][batch].to(self.device)
+        return self.rooms[self.reading][batch]
 
     def write(self, batch: int, x: Float[Tensor, "sequence position width"]) -> None:
         """Put it into the other file."""
@@ -150,4 +182,85 @@ class InFiles(Residuals):
         self.reading = 1 - self.reading
         self.files[self.reading].flush()
         write_whole(self.said, json.dumps({"layer": layer, "file": self.reading}) + "\n")
+        self.finished = layer
+
+
+class InFiles(Residuals):
+    """Files, for a device that computes in main memory."""
+
+    def __init__(self, files: StreamFiles) -> None:
+        self.files, self.finished = files, files.finished
+
+    def read(self, batch: int) -> Float[Tensor, "sequence position width"]:
+        """The micro-batch as the last finished layer left it."""
+        return self.files.read(batch)
+
+    def write(self, batch: int, x: Float[Tensor, "sequence position width"]) -> None:
+        """Put it into the file that is written."""
+        self.files.write(batch, x)
+
+    def finish(self, layer: int) -> None:
+        """On disk."""
+        self.files.finish(layer)
         super().finish(layer)
+
+
+class InFilesBeside(BesideDevice):
+    """Files beside a device. A thread reads the next micro-batch into a pinned buffer, and writes the last one out of another."""
+
+    def __init__(self, batches: int, shape: Shape, dtype: torch.dtype, device: Device, files: StreamFiles) -> None:
+        super().__init__(batches, shape, dtype, device)
+        self.files, self.finished = files, files.finished
+        size = int(np.prod(shape)) * dtype.itemsize
+        self.incoming, self.outgoing = ([device.pinned(size).view(dtype).view(shape) for _ in range(SLOTS)] for _ in range(2))
+        self.brought: list[Event | None] = [None] * SLOTS  # the buffer was copied to the device
+        self.written: list[Future[None] | None] = [None] * SLOTS  # the buffer is in the file
+        self.disk = ThreadPoolExecutor(1)
+        self.ahead: dict[int, Future[None]] = {}  # micro-batches that are being read into their buffers
+
+    def read(self, batch: int) -> Float[Tensor, "sequence position width"]:
+        """The slot it is in; the next is sent for, and the one after that read from the disk."""
+        found = super().read(batch)
+        self._read_ahead(batch + SLOTS)
+        return found
+
+    def _read_ahead(self, batch: int) -> None:
+        if batch < self.batches and batch not in self.ahead:
+            self.ahead[batch] = self.disk.submit(self._from_disk, batch)
+
+    def _from_disk(self, batch: int) -> None:
+        if (brought := self.brought[batch % SLOTS]) is not None:
+            brought.synchronize()
+        self.incoming[batch % SLOTS].copy_(self.files.read(batch))
+
+    def _bring(self, batch: int, slot: Tensor) -> None:
+        self._read_ahead(batch)
+        self.ahead.pop(batch).result()
+        self.side.copy(self.incoming[batch % SLOTS], slot)
+        self.brought[batch % SLOTS] = self.side.record()
+
+    def _take(self, batch: int, slot: Tensor) -> None:
+        number = batch % SLOTS
+        if (written := self.written[number]) is not None:
+            written.result()
+        self.side.copy(slot, self.outgoing[number])
+        self.written[number] = self.disk.submit(self._to_disk, batch, self.side.record())
+
+    def _to_disk(self, batch: int, left: Event) -> None:
+        left.synchronize()
+        self.files.write(batch, self.outgoing[batch % SLOTS])
+
+    def finish(self, layer: int) -> None:
+        """All micro-batches are on disk."""
+        for written in self.written:
+            if written is not None:
+                written.result()
+        assert not self.ahead, "a micro-batch of the layer before was read ahead"
+        self.files.finish(layer)
+        self.inside = [None] * SLOTS  # the slots hold micro-batches of the layer, but the files have them too
+        super().finish(layer)
+
+    def close(self) -> None:
+        """End the thread."""
+        self.disk.shutdown(cancel_futures=True)
+        super().close()

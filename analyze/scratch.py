@@ -1,15 +1,46 @@
 """Files for what memory has no room for: room on the disk is taken at once, and what is in them is used as an array."""
 
+import json
 import os
+import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from analyze.writing import write_whole
 from errors import UserError
 
 GB = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A folder for what one census needs to go on after a kill, and nobody once it is done."""
+
+    path: Path
+
+    def open(self, made_for: dict[str, Any]) -> None:
+        """Make it, empty unless it was `made_for` the same."""
+        about = json.dumps(made_for, sort_keys=True)
+        if self.made_for != json.loads(about):
+            self.remove()
+            self.path.mkdir(parents=True)
+            write_whole(self.path / "about.json", about)
+
+    @property
+    def made_for(self) -> dict[str, Any] | None:
+        """What it was opened with; None if it is not there."""
+        about = self.path / "about.json"
+        found: dict[str, Any] | None = json.loads(about.read_text()) if about.exists() else None
+        return found
+
+    def remove(self) -> None:
+        """Delete everything."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def nameless(rows: int, width: int, folder: Path) -> UInt8[np.memmap, "token byte"]:

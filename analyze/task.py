@@ -1,17 +1,18 @@
 """One checkpoint to be counted on one set of sequences into one folder: the settings that follow, and where its files are."""
 
 import hashlib
-import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from analyze.config import AnalyzeConfig
-from analyze.passes import Scratch
 from analyze.plan import Shape
+from analyze.scratch import Scratch
 from corpora.sequences import Sequences
+from device import Device, resolved
 from models.checkpoint import Checkpoint
 
 POSITIONS_AT_ONCE = {"cpu": 2048, "cuda": 16_384}  # of a micro-batch, unless its shape is given; a processor's cache holds few
@@ -25,26 +26,26 @@ class CensusTask:
     sequences: Sequences
     out: Path
     config: AnalyzeConfig
+    chosen: Device | None = None  # where layers are computed; None: as the settings say
 
-    @property
-    def device(self) -> torch.device:
+    @cached_property
+    def device(self) -> Device:
         """Where layers are computed."""
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        kind = auto if self.config.device == "auto" else self.config.device
-        return torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device(kind)
+        return self.chosen or resolved(self.config.device)
 
     @property
     def dtype(self) -> torch.dtype:
-        """In which layers are computed."""
-        auto = "float32" if self.device.type == "cpu" else "float16"
-        dtype: torch.dtype = getattr(torch, auto if self.config.dtype == "auto" else self.config.dtype)
-        return dtype
+        """In which layers are computed: asked for, or `auto`: float32 on a CPU, on a GPU that of the checkpoint or of its training."""
+        if self.config.dtype != "auto":
+            dtype: torch.dtype = getattr(torch, self.config.dtype)
+            return dtype
+        return self.checkpoint.dtype if self.device.asynchronous else torch.float32
 
     @property
     def micro(self) -> int:
         """Sequences per micro-batch: no more than there are."""
         sequences, positions = self.sequences.ids.shape
-        return self.config.micro or min(sequences, max(1, POSITIONS_AT_ONCE[self.device.type] // positions))
+        return self.config.micro or min(sequences, max(1, POSITIONS_AT_ONCE[self.device.kind] // positions))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -53,7 +54,7 @@ class CensusTask:
             "checkpoint": self.checkpoint.sha256,
             "corpus": self.sequences.fingerprint,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "device": self.device.type,
+            "device": self.device.kind,
             "micro-batch": [self.micro, self.sequences.ids.shape[1]],
             "keep_ngrams": self.config.keep_ngrams,
         }
@@ -69,7 +70,7 @@ class CensusTask:
             self.dtype.itemsize,
             walked=missing[-1] + 1,
             counted=len(missing),
-            gpu=self.device.type == "cuda",
+            gpu=self.device.asynchronous,
             domains=len(self.sequences.domain_names),
             processes=processes,
         )

@@ -7,7 +7,8 @@ from contextlib import closing
 import numpy as np
 import torch
 
-from analyze.firings import record
+from analyze.firings import DeviceRecorder, Whole, record
+from analyze.packing import bytes_for
 from analyze.prefetch import Weights
 from analyze.residuals import InMemory
 from analyze.task import CensusTask
@@ -19,26 +20,33 @@ BATCHES = 3  # the first warms up
 def random_stream(task: CensusTask, batches: int) -> ResidualStream:
     """Residual streams that are as much work as real ones."""
     positions = task.sequences.ids.shape[1]
-    residuals = InMemory(batches, (task.micro, positions, task.checkpoint.config.width), task.dtype, task.device)
-    residuals.room.normal_(generator=torch.Generator(task.device).manual_seed(0))
+    shape = (task.micro, positions, task.checkpoint.config.width)
+    residuals = InMemory(batches, shape, task.dtype, task.device)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(task.dtype)
+    for batch in range(batches):
+        residuals.write(batch, task.device.put(noise))
     residuals.finish(-1)
     ids = torch.zeros(batches * task.micro, positions, dtype=torch.int32)
     return ResidualStream(None, ids, task.micro, task.device, residuals=residuals)
 
 
-@torch.inference_mode()
 def seconds_per_micro_batch(task: CensusTask) -> float:
     """Seconds from one micro-batch of the first layer to the next, on random residual streams, firing bits recorded."""
     stream, begun = random_stream(task, BATCHES), []
     counted = np.ones((BATCHES * task.micro, task.sequences.ids.shape[1]), bool)
+    neurons = task.checkpoint.config.neurons
     with closing(Weights(task.checkpoint, task.dtype, task.device, slots=1).blocks(range(1))) as blocks:
 
         def clocked() -> Iterator[MicroBatch]:
             for batch in stream.through(next(blocks), 0):
-                if task.device.type == "cuda":
-                    torch.cuda.synchronize(task.device)
+                task.device.synchronize()
                 begun.append(time.perf_counter())
                 yield batch
 
-        record(clocked(), counted, task.checkpoint.config.neurons)
+        if task.device.asynchronous:
+            bits = np.empty((counted.size, bytes_for(neurons)), np.uint8)
+            with closing(DeviceRecorder(task.device, counted, neurons, task.micro * counted.shape[1])) as recorder:
+                recorder.record(clocked(), bits, None, Whole(bits))
+        else:
+            record(clocked(), counted, neurons)
     return float(np.diff(begun).min())

@@ -1,4 +1,4 @@
-"""Sequences -> residual stream -> pre-activations: one layer at a time over all sequences of a pass."""
+"""Sequences -> residual stream -> pre-activations: one layer at a time over all sequences."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from analyze.residuals import InMemory, Residuals
+from device import Device
 from errors import UserError
 from models.opt import Block, Decoder
 
@@ -33,7 +34,7 @@ class ResidualStream:
         ends: Decoder | None,
         ids: Int[Tensor, "sequence position"],
         micro: int,
-        device: torch.device,
+        device: Device,
         batches: range | None = None,  # the micro-batches that this process walks; None: all
         residuals: Residuals | None = None,  # None: in the memory of `device`; where they hold something, `ends` are not needed
     ) -> None:
@@ -48,13 +49,14 @@ class ResidualStream:
             assert ends is not None
             self._embed(ends, ids)
 
-    @torch.inference_mode()
     def _embed(self, ends: Decoder, ids: Int[Tensor, "sequence position"]) -> None:
-        ends = ends.to(self.device)
+        ends = moved(ends, self.device)
         for number, batch in enumerate(self.batches):
             some = ids[batch * self.micro : (batch + 1) * self.micro]
-            some = torch.cat([some, ids[:1].expand(self.micro - len(some), -1)])
-            self.residuals.write(number, ends.embed(some.to(self.device)))
+            some = self.device.put(torch.cat([some, ids[:1].expand(self.micro - len(some), -1)]))
+            with self.device.current(), torch.inference_mode():
+                x = ends.embed(some)
+            self.residuals.write(number, x)
         self.residuals.finish(-1)
 
     def through(self, block: Block, layer: int, last: bool = False) -> Iterator[MicroBatch]:
@@ -67,34 +69,35 @@ class ResidualStream:
         Raises:
             UserError: a value is not finite; names the layer and the sequence.
         """
-        block = block.to(self.device)
-        sums = torch.zeros(len(self.batches), self.micro, device=self.device)  # finite where all values are; looked at once
+        sums = self.device.put(torch.zeros(len(self.batches), self.micro))  # finite where all values are; looked at once
         for number, batch in enumerate(self.batches):
             x, pre = self._preactivations(block, number)
             first = batch * self.micro
             if last:
-                _sum(pre, sums[number])
+                with self.device.current(), torch.inference_mode():
+                    _sum(pre, sums[number])
             yield MicroBatch(first, pre[: self.sequences - first])
             if not last:
                 self._move_on(block, number, x, pre, sums[number])
             del x, pre
         self._check_finite(sums, layer)
 
-    @torch.inference_mode()
     def _preactivations(self, block: Block, number: int) -> tuple[Tensor, Tensor]:
-        x, pre = block.preactivations(self.residuals.read(number))
+        stream = self.residuals.read(number)
+        with self.device.current(), torch.inference_mode():
+            x, pre = block.preactivations(stream)
         return x, pre
 
-    @torch.inference_mode()
     def _move_on(self, block: Block, number: int, x: Tensor, pre: Tensor, sums: Tensor) -> None:
-        # in place where it can be: whoever wanted the signs has seen them
-        active = torch.relu_(pre) if block.activation is F.relu else block.activation(pre)
-        x = block.add_ffn(x, active)
-        _sum(x, sums)
+        with self.device.current(), torch.inference_mode():
+            # in place where it can be: whoever wanted the signs has seen them
+            active = torch.relu_(pre) if block.activation is F.relu else block.activation(pre)
+            x = block.add_ffn(x, active)
+            _sum(x, sums)
         self.residuals.write(number, x)
 
     def _check_finite(self, sums: Float[Tensor, "batch sequence"], layer: int) -> None:
-        finite = torch.isfinite(sums).flatten()
+        finite = torch.isfinite(self.device.fetch(sums)).flatten()
         if not finite.all():
             bad = self.batches.start * self.micro + int((~finite).nonzero()[0])
             raise UserError(
@@ -102,7 +105,13 @@ class ResidualStream:
             )
 
 
-@torch.inference_mode()
+def moved(ends: Decoder, device: Device) -> Decoder:
+    """The embeddings, and what belongs to them, on a device."""
+    if device.asynchronous:
+        ends.load_state_dict({name: device.put(tensor) for name, tensor in ends.state_dict().items()}, assign=True)
+    return ends
+
+
 def _sum(values: Float[Tensor, "sequence position channel"], sums: Float[Tensor, " sequence"]) -> None:
     """Add up every sequence's values: one infinite value or NaN and the sum is neither finite."""
     sums.copy_(values.flatten(1).sum(1, dtype=torch.promote_types(values.dtype, torch.float32)))

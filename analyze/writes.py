@@ -20,6 +20,7 @@ from torch.nn.functional import linear
 from analyze.config import Thresholds
 from analyze.counts import CorpusCounts, LayerCounts, Stored
 from analyze.detectors import detectors
+from device import CPU, Device
 from models.opt import Decoder
 
 LOOSEST = Thresholds(coverage=80, detection=50, unigrams=50, min_occurrences=1)  # that projections are kept for
@@ -51,24 +52,25 @@ def candidate_tokens(counts: LayerCounts, corpus: CorpusCounts) -> list[list[int
     return found.detected.lists(len(counts.n_fired))
 
 
-@torch.inference_mode()
 def layer_writes(
     ends: Decoder,
     fc2: Float[Tensor, "width neuron"],
     candidates: list[list[int]],
     occurrences: Int[np.ndarray, " token"],
     layer: int,
+    device: Device | None = None,
 ) -> LayerWrites:
-    """Multiply a layer's columns of fc2 with the unembedding, some hundred neurons at a time, where `ends` lies.
+    """Multiply a layer's columns of fc2 with the unembedding, some hundred neurons at a time, on the device that has `ends`.
 
     `ends` and `fc2` are in float32; `layer` seeds the random tokens.
     """
+    device = device or CPU()
     offsets = np.cumsum([0, *map(len, candidates)])
     ids = np.array([token for tokens in candidates for token in tokens], np.int32)
     matched = matched_tokens(candidates, occurrences, layer)
     asked = np.concatenate([ids[:, None], matched], axis=1)
     promoted, suppressed, promoted_by, suppressed_by, means, projections = zip(
-        *_in_chunks(ends, fc2, offsets, asked), strict=True
+        *_in_chunks(ends, fc2, offsets, asked, device), strict=True
     )
     return LayerWrites(
         top_promoted=np.concatenate(promoted),
@@ -87,23 +89,23 @@ def _in_chunks(
     fc2: Float[Tensor, "width neuron"],
     offsets: Int64[np.ndarray, " neuron_and_end"],
     asked: Int[np.ndarray, "candidate group"],
+    device: Device,
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield the six arrays of weights in `LayerWrites` for some neurons after others."""
     for begin in range(0, fc2.shape[1], NEURONS_AT_ONCE):
-        u = fc2[:, begin : begin + NEURONS_AT_ONCE].T.to(ends.embed_tokens.weight.device)
+        u = device.put(fc2[:, begin : begin + NEURONS_AT_ONCE].T)
         sizes = np.diff(offsets[begin : begin + len(u) + 1])
         having = np.flatnonzero(sizes)  # only these need a second product for the gain, and only for the tokens asked for
         rows = np.repeat(np.arange(len(having)), sizes[having])
         tokens = asked[offsets[begin] : offsets[begin + len(u)]]
-        effect = effects(ends, u)
-        found = [_picked(effect[having], rows, tokens)]
-        if ends.config.final_norm:
-            found.append(_with_gain(ends, u[having], rows, tokens))
-        promoted, suppressed = greatest(effect), greatest(-effect)
-        added, lowered = (
-            effect.gather(1, torch.from_numpy(top).long().to(effect.device)).cpu() for top in (promoted, suppressed)
-        )
-        yield promoted, suppressed, added.numpy(), lowered.numpy(), effect.mean(1).cpu().numpy(), np.stack(found)
+        with device.current(), torch.inference_mode():
+            effect = effects(ends, u)
+            found = [_picked(effect, having[rows], tokens, device)]
+            if ends.config.final_norm:
+                found.append(_with_gain(ends, u, having[rows], tokens, device))
+            tops = [greatest(effect, device), greatest(-effect, device)]
+            values = [device.fetch(effect.gather(1, device.put(torch.from_numpy(top).long()))).numpy() for top in tops]
+            yield *tops, *values, device.fetch(effect.mean(1)).numpy(), np.stack(found)
 
 
 def _with_gain(
@@ -111,17 +113,19 @@ def _with_gain(
     u: Float[Tensor, "neuron width"],
     rows: Int[np.ndarray, " candidate"],
     tokens: Int[np.ndarray, "candidate group"],
+    device: Device,
 ) -> Float32[np.ndarray, "candidate group"]:
     """As `_picked`, with the gain: where few tokens are asked for, a copy of their embeddings is all that is multiplied."""
-    some = np.unique(tokens[tokens >= 0])
+    having, rows = np.unique(rows, return_inverse=True)
+    u, some = u[device.put(torch.from_numpy(having))], np.unique(tokens[tokens >= 0])
     if len(some) > FEW * ends.config.vocab_size:
-        return _picked(effects(ends, u, gain=True), rows, tokens)
+        return _picked(effects(ends, u, gain=True), rows, tokens, device)
     places = np.where(tokens < 0, -1, np.searchsorted(some, tokens))
-    return _picked(effects(ends, u, gain=True, tokens=some), rows, places)
+    return _picked(effects(ends, u, gain=True, tokens=device.put(torch.from_numpy(some).long())), rows, places, device)
 
 
 def effects(
-    ends: Decoder, u: Float[Tensor, "neuron width"], gain: bool = False, tokens: Int[np.ndarray, " token"] | None = None
+    ends: Decoder, u: Float[Tensor, "neuron width"], gain: bool = False, tokens: Int[Tensor, " token"] | None = None
 ) -> Float[Tensor, "neuron token"]:
     """`E @ u`: what `u` in the residual stream adds to every token's logit, or to those of `tokens`, by way of 350m's `project_out`.
 
@@ -132,25 +136,32 @@ def effects(
     if ends.config.projected:
         u = ends.project_out(u)
     embeddings = ends.embed_tokens.weight
-    return linear(u, embeddings if tokens is None else embeddings[torch.from_numpy(tokens).to(embeddings.device)])
+    return linear(u, embeddings if tokens is None else embeddings[tokens])
 
 
-def greatest(effect: Float[Tensor, "neuron token"]) -> Int32[np.ndarray, "neuron top"]:
+def greatest(effect: Float[Tensor, "neuron token"], device: Device) -> Int32[np.ndarray, "neuron top"]:
     """The tokens with the `TOP` greatest values of every row, greatest first, equal ones by id."""
     values, ids = effect.topk(min(TOP + 1, effect.shape[1]), dim=1)
     ids = ids[:, :TOP].sort(dim=1).values
     ids = ids.gather(1, effect.gather(1, ids).argsort(dim=1, descending=True, stable=True))
-    if values.shape[1] > TOP and (tied := values[:, TOP - 1] == values[:, TOP]).any():  # then `topk` chose any of the equal ones
-        ids[tied] = effect[tied].argsort(dim=1, descending=True, stable=True)[:, :TOP]
-    return ids.to(torch.int32).cpu().numpy()
+    found = device.fetch(ids).numpy().astype(np.int32)
+    if values.shape[1] > TOP:
+        tied = device.fetch(values[:, TOP - 1] == values[:, TOP]).numpy()  # then `topk` chose any of the equal ones
+        if tied.any():
+            rows = effect[device.put(torch.from_numpy(np.flatnonzero(tied)))]
+            found[tied] = device.fetch(rows.argsort(dim=1, descending=True, stable=True)[:, :TOP]).numpy()
+    return found
 
 
 def _picked(
-    effect: Float[Tensor, "neuron token"], rows: Int[np.ndarray, " candidate"], tokens: Int[np.ndarray, "candidate group"]
+    effect: Float[Tensor, "neuron token"],
+    rows: Int[np.ndarray, " candidate"],
+    tokens: Int[np.ndarray, "candidate group"],
+    device: Device,
 ) -> Float32[np.ndarray, "candidate group"]:
     """The effects of neurons `rows` on `tokens`; NaN for token -1."""
-    where = torch.from_numpy(rows)[:, None].to(effect.device), torch.from_numpy(np.maximum(tokens, 0)).to(effect.device)
-    picked: np.ndarray = effect[where].cpu().numpy()
+    where = device.put(torch.from_numpy(rows)[:, None]), device.put(torch.from_numpy(np.maximum(tokens, 0)))
+    picked: np.ndarray = device.fetch(effect[where]).numpy()
     return np.where(tokens < 0, np.float32(np.nan), picked)
 
 

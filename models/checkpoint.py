@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from errors import UserError
 from models.config import OPTConfig, huggingface
@@ -31,11 +31,17 @@ class Checkpoint:
     step: int | None = None  # of training, where known
     tokens_trained: int | None = None
     name: str = ""  # of the run it comes from, or its own
+    precision: str | None = None  # in which it was trained, where known: bfloat16 | float32
 
     @property
     def title(self) -> str:
         """What figures call it."""
         return self.name if self.step is None else f"{self.name}, step {self.step:,}"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which a GPU computes it unless something else is asked for: that of its training, else that of its weights."""
+        return torch.bfloat16 if self.precision == "bfloat16" else self.tensors["decoder.layers.0.fc1.weight"].dtype
 
     @cached_property
     def sha256(self) -> str:
@@ -52,13 +58,13 @@ class Checkpoint:
             names = Block(self.config).state_dict()
         return {name: self.tensors[f"decoder.layers.{layer}.{name}"] for name in names}
 
-    def check_finite(self, layer: int, block: Block) -> None:
-        """Waits for the block's device once.
+    def check_finite(self, layer: int, weights: dict[str, Tensor]) -> None:
+        """Look at the weights of a layer, which lie in main memory.
 
         Raises:
-            UserError: a weight of this layer is not a number, or infinite in the block's dtype.
+            UserError: one is NaN, or infinite in its dtype.
         """
-        self._check_finite(block, f"decoder.layers.{layer}.")
+        self._check_finite(weights, f"decoder.layers.{layer}.")
 
     def fc2(self, layer: int) -> Tensor:
         """Read one layer's second FFN matrix, `[width, neuron]`, in float32: column n is what neuron n writes."""
@@ -70,11 +76,10 @@ class Checkpoint:
             decoder = Decoder(self.config, blocks=0)
         weights = {name: self.tensors[f"decoder.{name}"].read().to(dtype) for name in decoder.state_dict()}
         decoder.load_state_dict(weights, assign=True)
-        self._check_finite(decoder, "decoder.")
+        self._check_finite(weights, "decoder.")
         return decoder.eval()
 
-    def _check_finite(self, module: nn.Module, prefix: str) -> None:
-        weights = module.state_dict()
+    def _check_finite(self, weights: dict[str, Tensor], prefix: str) -> None:
         extremes = torch.stack([torch.stack(torch.aminmax(weight.detach())) for weight in weights.values()])
         finite = torch.isfinite(extremes).all(1).tolist()
         if bad := [prefix + name for name, fine in zip(weights, finite, strict=True) if not fine]:

@@ -74,6 +74,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         step=state.get("step"),
         tokens_trained=state.get("tokens"),
         name=state.get("name") or folder.resolve().name,
+        precision=state.get("precision"),
     )
 
 

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from analyze.counts import count, index
-from analyze.firings import bytes_for, record
+from analyze.firings import record
+from analyze.packing import bytes_for
 from analyze.prefetch import Weights
 from analyze.walk import ResidualStream
 from analyze.writing import write_whole

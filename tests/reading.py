@@ -5,13 +5,14 @@ from contextlib import closing
 import torch
 
 from analyze.prefetch import Weights
+from device import CPU
 from models.checkpoint import Checkpoint
 from models.opt import OPT, Block
 
 
 def read_block(checkpoint: Checkpoint, layer: int, dtype: torch.dtype = torch.float32) -> Block:
     """One decoder layer."""
-    with closing(Weights(checkpoint, dtype, torch.device("cpu"), slots=1).blocks(range(layer, layer + 1))) as blocks:
+    with closing(Weights(checkpoint, dtype, CPU(), slots=1).blocks(range(layer, layer + 1))) as blocks:
         return next(blocks)
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import Float32, Int64
 from tiny import preactivations_as_batches
 
 from analyze import scratch
 from analyze.config import Thresholds
-from analyze.counts import Index, LayerCounts, count, index
+from analyze.counts import Index, LayerCounts, Stored, count, index
 from analyze.detectors import layer_detectors
-from analyze.firings import Firings, first_firings, record
+from analyze.firings import Extremes, Firings, record
 from analyze.merging import merged_counts, merged_index, tally_of
 from analyze.neurons import neuron_table
 from analyze.ngram_table import ngram_table
 from analyze.ngrams import NAMES, ngrams
-from analyze.passes import Part
+from analyze.packing import NEVER
 from analyze.tallies import covering, on_detected
+from device import CPU
 from errors import UserError
 
 BOS = 2
@@ -252,7 +255,6 @@ def test_more_than_two_to_the_24_firings_are_counted_one_by_one() -> None:
     found = tally(bits, 2, at)
     assert found.n_fired.tolist() == [tokens - 1, 0] and covering(found, 95).tolist() == [2, 0]
     assert table(bits, np.ones(2, bool), at).fired.tolist() == [(tokens - 1) // 2, (tokens - 1) - (tokens - 1) // 2]
-    assert first_firings(bits, ids != BOS, 2).tolist() == [0, -1]
 
 
 def test_bits_in_a_file_leave_nothing_behind(tmp_path: Path) -> None:
@@ -282,15 +284,32 @@ def test_ngrams_do_not_cross_sequences_nor_end_on_bos() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_packing_on_a_cpu_is_packing_on_a_gpu(dtype: torch.dtype) -> None:
-    from analyze.firings import _pack_on_cpu, _pack_on_gpu
+def test_packing_in_numba_is_packing_in_torch(dtype: torch.dtype) -> None:
+    from analyze.firings import _pack_on_cpu
+    from analyze.packing import pack
 
     pre = torch.randn(300, 70, generator=torch.Generator().manual_seed(0)).to(dtype)
     pre[:, 3], pre[:, 4], pre[:, 5] = 0.0, -0.0, -7.0
     some = np.arange(300) % 7 != 0
-    ours, theirs = np.zeros((300, 16), np.uint8), np.zeros((300, 16), np.uint8)
-    assert np.array_equal(_pack_on_cpu(pre, some, ours), _pack_on_gpu(pre, some, theirs))
-    assert np.array_equal(ours, theirs)
+    ours, theirs = np.zeros((300, 16), np.uint8), torch.zeros(300, 16, dtype=torch.uint8)
+    found, expected = Extremes.of(70), Extremes.of(70)
+    greatest, first = torch.from_numpy(expected.max_pre), torch.from_numpy(expected.first)
+    for begin in (0, 100):  # in pieces
+        part = slice(begin, begin + (100 if begin == 0 else 200))
+        _pack_on_cpu(pre[part], some[part], ours[part], found, begin)
+        pack(CPU(), pre[part], torch.from_numpy(some[part]), theirs[part], greatest, first, begin)
+    assert np.array_equal(ours, theirs.numpy()) and np.array_equal(found.max_pre, greatest.numpy())
+    assert np.array_equal(found.first, first.numpy()) and found.first[5] == NEVER and found.first[0] < 20
+    fires = (pre > 0).numpy() & some[:, None]
+    assert (found.first[fires.any(0)] == fires.argmax(0)[fires.any(0)]).all()
+
+
+@dataclass
+class Two(Stored):
+    """Two arrays."""
+
+    max_pre: Float32[np.ndarray, " neuron"]
+    first_fired: Int64[np.ndarray, " neuron"]
 
 
 @pytest.mark.parametrize(
@@ -308,9 +327,9 @@ def test_packing_on_a_cpu_is_packing_on_a_gpu(dtype: torch.dtype) -> None:
 def test_integers_take_few_bytes_on_disk_and_come_back_as_they_were(
     tmp_path: Path, least: int, greatest: int, stored: str
 ) -> None:
-    part = Part(np.array([0.1, -np.inf], np.float32), np.array([least, greatest]))
+    part = Two(np.array([0.1, -np.inf], np.float32), np.array([least, greatest]))
     part.save(tmp_path / "part.safetensors")
-    again = Part.load(tmp_path / "part.safetensors")
+    again = Two.load(tmp_path / "part.safetensors")
     assert np.array_equal(again.first_fired, part.first_fired) and again.first_fired.dtype == np.int64
     assert np.array_equal(again.max_pre, part.max_pre) and again.max_pre.dtype == np.float32
     header = (tmp_path / "part.safetensors").read_bytes()

@@ -1,6 +1,8 @@
 """Several processes: which share each has, what they send, and that the files are those of one."""
 
+import faulthandler
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -14,10 +16,12 @@ import tiny
 import torch
 import torch.distributed as dist
 from processes import SERVER, free_port
+from rich.console import Console
 from test_counts import counted, fired, same, text
 
 from analyze import counting, exchange, joining
-from analyze.analysis import analyze
+from analyze.analysis import analyze, sequences_for
+from analyze.census import take
 from analyze.config import AnalyzeConfig
 from analyze.counts import Index, LayerCounts, arrays_of, count, narrow
 from analyze.exchange import Exchange
@@ -25,9 +29,11 @@ from analyze.firings import Firings
 from analyze.joining import collected, joined_neurons
 from analyze.launching import first_host, launched
 from analyze.ranks import Ranks, joined
+from analyze.task import CensusTask
 from corpora import prepare
 from device import cores_of_this_process, local_world
 from errors import plainly
+from models.opening import open_checkpoint
 
 SLURM = {
     "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
@@ -35,15 +41,15 @@ SLURM = {
 }  # fmt: skip
 
 
-def rank(told: dict[str, str], stderr: Path, work: Callable[..., Any], arguments: tuple[Any, ...], answers: Any) -> None:
+def rank(told: dict[str, str], stderr: Path, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """One process; what it says on standard error is in a file."""
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    faulthandler.dump_traceback_later(20)
     os.environ |= told
     torch.set_num_threads(1)
     with plainly():
-        answers.put((joined().rank, work(*arguments)))
-    answers.close()
-    answers.join_thread()
+        answer = work(*arguments)
+        stderr.with_name(f"answer_{joined().rank}").write_bytes(pickle.dumps(answer))
 
 
 def by_torchrun(world: int) -> list[dict[str, str]]:
@@ -54,17 +60,16 @@ def by_torchrun(world: int) -> list[dict[str, str]]:
 
 def on_ranks(told: list[dict[str, str]], stderr: Path, work: Callable[..., Any], *arguments: Any) -> tuple[list[Any], list[int]]:
     """What `work` gives in processes that are told so, those that come to its end, and all exit codes."""
-    answers = SERVER.Queue()
-    processes: list[BaseProcess] = [SERVER.Process(target=rank, args=(env, stderr, work, arguments, answers)) for env in told]
+    processes: list[BaseProcess] = [SERVER.Process(target=rank, args=(env, stderr, work, arguments)) for env in told]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(45)
+        process.join(120)
         process.kill()
         process.join()
     codes = [process.exitcode for process in processes]
-    found = dict(answers.get(timeout=10) for code in codes if code == 0)
-    return [found[number] for number in sorted(found)], [code for code in codes if code is not None]
+    answers = sorted(stderr.parent.glob("answer_*"))
+    return [pickle.loads(answer.read_bytes()) for answer in answers], [code for code in codes if code is not None]
 
 
 @pytest.mark.parametrize("world", range(1, 9))
@@ -156,6 +161,12 @@ def census(folder: Path, out: str, **settings: Any) -> AnalyzeConfig:
     return tiny.analysis(folder / "model", corpus, folder / out / "census", **settings)
 
 
+def take_census(config: AnalyzeConfig) -> None:
+    """Without figures."""
+    checkpoint = open_checkpoint(config.ckpt)
+    take(CensusTask(checkpoint, sequences_for(checkpoint, config), Path(str(config.out)), config), Console(quiet=True))
+
+
 def inputs(folder: Path, neurons: int, sequences: int = 9) -> None:
     np.save(folder / "ids.npy", tiny.random_ids(sequences))
     tiny.saved(folder / "model", tiny.random_model(neurons=neurons))
@@ -175,8 +186,8 @@ def tables(folder: Path, out: str) -> dict[str, pl.DataFrame]:
 def test_the_files_are_those_of_one_process(world: int, neurons: int, sequences: int, tmp_path: Path) -> None:
     """Words that do not divide by ranks, fewer words than ranks, fewer micro-batches than ranks."""
     inputs(tmp_path, neurons, sequences)
-    analyze(census(tmp_path, "one"))
-    _, codes = on_ranks(by_torchrun(world), tmp_path / "said", analyze, census(tmp_path, "many"))
+    take_census(census(tmp_path, "one"))
+    _, codes = on_ranks(by_torchrun(world), tmp_path / "said", take_census, census(tmp_path, "many"))
     assert codes == [0] * world, (tmp_path / "said").read_text()
     one, many = files(tmp_path, "one"), files(tmp_path, "many")
     assert len(one) == 2 + 3 + 3 and one == many
@@ -186,7 +197,7 @@ def test_the_files_are_those_of_one_process(world: int, neurons: int, sequences:
 
 def test_processes_of_srun_are_seen(tmp_path: Path) -> None:
     inputs(tmp_path, 200)
-    analyze(census(tmp_path, "one"))
+    take_census(census(tmp_path, "one"))
     step = SLURM | {"SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": "2", "MASTER_PORT": str(free_port())}
     told = [step | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)} for number in range(2)]
     _, codes = on_ranks(told, tmp_path / "said", analyze, census(tmp_path, "many"))
@@ -237,11 +248,11 @@ def test_a_corpus_is_prepared_once_while_the_others_wait_however_long(tmp_path: 
     corpus = tiny.text_corpus(tmp_path / "text")
     tiny.saved(tmp_path / "model", tiny.random_model(vocab_size=300))
     settings = {"corpus": corpus, "tokens": 500}
-    analyze(census(tmp_path, "one", **settings))
+    take_census(census(tmp_path, "one", **settings))
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*/manifest.json")}
     (tmp_path / "store").rename(tmp_path / "of one")
     found, codes = on_ranks(by_torchrun(2), tmp_path / "said", _threads, census(tmp_path, "many", **settings))
-    assert codes == [0, 0] and len(before) == len(list((tmp_path / "store").glob("*"))) == 1
+    assert codes == [0, 0] and len(before) == len(list((tmp_path / "store").glob("made-*"))) == 1
     assert files(tmp_path, "one") == files(tmp_path, "many")
     assert [threads for threads, _ in found] == [cores_of_this_process() // 2 or 1] * 2
     assert min(seconds for _, seconds in found) > 7 * 24 * 3600
@@ -271,21 +282,21 @@ def _dies(config: AnalyzeConfig, of: int) -> None:
         return layers[-1]
 
     counting.collected = collected_or_killed
-    analyze(config)
+    take_census(config)
 
 
 @pytest.mark.parametrize("residuals", ["memory", "file"])
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_kill_ends_all_and_the_same_command_goes_on(killed: int, residuals: str, tmp_path: Path) -> None:
     inputs(tmp_path, 200)
-    analyze(census(tmp_path, "one"))
+    take_census(census(tmp_path, "one"))
     config = census(tmp_path, "many", residuals=residuals)
     _, codes = on_ranks(by_torchrun(2), tmp_path / "said", _dies, config, killed)
     assert codes[killed] == -signal.SIGKILL and codes[1 - killed] == 1
     assert "Traceback" not in (tmp_path / "said").read_text()
     done = sorted(file.name for file in (tmp_path / "many/census/layers").glob("*.safetensors"))
     assert done[0] == "layer_000.safetensors" and len(done) < 3
-    _, codes = on_ranks(by_torchrun(2), tmp_path / "said", analyze, config)
+    _, codes = on_ranks(by_torchrun(2), tmp_path / "said", take_census, config)
     assert codes == [0, 0] and files(tmp_path, "one") == files(tmp_path, "many")
 
 

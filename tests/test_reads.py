@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from analyze import prefetch
 from analyze.casting import as_numbers, cast
 from analyze.prefetch import Weights
+from device import CPU
 from errors import UserError
 from models import reads
 from models.opening import open_checkpoint
@@ -102,7 +103,7 @@ def test_layers_of_a_checkpoint_too_large_for_the_cache_are_read_past_it(tmp_pat
     size = sum(file.stat().st_size for file in checkpoint.files)
     for free, directly in ((2 * size + 2, False), (2 * size - 2, True)):
         monkeypatch.setattr(prefetch, "free_memory", lambda free=free: free)
-        weights = Weights(checkpoint, torch.bfloat16, torch.device("cpu"))
+        weights = Weights(checkpoint, torch.bfloat16, CPU())
         assert weights.directly == directly
     through_the_cache = checkpoint.layer_tensors(1)["fc1.weight"].read().bfloat16()
     monkeypatch.setattr(reads, "read", refused)

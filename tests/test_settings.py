@@ -22,7 +22,6 @@ OUTSIDE: list[dict[str, Any]] = [
     {"threads": 0},
     {"threads": -2},
     {"context": 0},
-    {"passes": 0},
     {"tokens": 0},
     {"host_memory": 0.0},
     {"keep_ngrams": 49},

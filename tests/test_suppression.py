@@ -18,6 +18,7 @@ from analyze.config import Thresholds
 from analyze.suppression import group_means, suppressing_shares
 from analyze.task import CensusTask
 from analyze.writes import DRAWS, LOOSEST, NEAREST, LayerWrites, greatest, layer_writes, matched_tokens
+from device import CPU
 from models.opening import open_checkpoint
 from models.opt import OPT
 
@@ -153,8 +154,8 @@ def test_the_greatest_come_first_and_equal_ones_by_id() -> None:
     rows = np.random.default_rng(0).integers(-4, 5, (200, 40)).astype(np.float32)
     rows[0], rows[1, :20] = 0.0, -0.0
     expected = [sorted(range(40), key=lambda t: (-row[t], t))[:10] for row in rows.tolist()]
-    assert greatest(torch.from_numpy(rows)).tolist() == expected
-    assert greatest(torch.tensor([[1.0, 3.0, 3.0]])).tolist() == [[1, 2, 0]]
+    assert greatest(torch.from_numpy(rows), CPU()).tolist() == expected
+    assert greatest(torch.tensor([[1.0, 3.0, 3.0]]), CPU()).tolist() == [[1, 2, 0]]
 
 
 @pytest.mark.parametrize("vocabulary", [60, 400])

@@ -1,4 +1,4 @@
-"""One pass, several, residual streams in memory or in files, killed and resumed: the same bytes."""
+"""Residual streams in memory or in files, killed and resumed: the same bytes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,16 +13,17 @@ from test_census import counts, taken
 from analyze import budgets, counting
 from analyze import census as census_module
 from analyze.budgets import disk_taken
-from analyze.passes import Scratch
 from analyze.prefetch import Weights
 from analyze.residuals import SLAB, slabs_for
+from analyze.scratch import Scratch
 from analyze.walk import ResidualStream
+from device import CPU
 from errors import UserError
 from models.opening import open_checkpoint
 from models.reads import Room
 
 WAYS: dict[str, dict[str, Any]] = {
-    "three passes": {"passes": 3},
+    "files": {"residuals": "file"},
     "files on a scratch disk": {"residuals": "file", "scratch": True, "bits": "file"},
     "counted beside the walk": {"rooms": 2},
 }
@@ -81,9 +82,8 @@ KILLS = {  # way, function, which call of it, layers that are walked again
     "files: second layer recorded": ("files on a scratch disk", "record", 2, [1, 2]),
     "files: second layer stored": ("files on a scratch disk", "store", 2, [1, 2]),
     "files: last layer stored": ("files on a scratch disk", "store", 3, [2]),
-    "passes: second pass, second layer recorded": ("three passes", "record", 5, [0, 1, 2, 0, 1, 2]),
-    "passes: last pass, first layer counted": ("three passes", "count", 1, [0, 1, 2]),
-    "passes: last layer stored": ("three passes", "store", 9, [0, 1, 2]),
+    "bits in memory, second layer recorded": ("files", "record", 2, [1, 2]),
+    "bits in memory, last layer counted": ("files", "count", 3, [2]),
 }
 
 
@@ -104,18 +104,6 @@ def test_a_kill_and_the_same_command_again_are_the_same_bytes(
     assert again == walked, "what is finished is not walked again"
 
 
-def test_what_another_plan_left_is_not_used(
-    place: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, whole = place
-    (tmp_path / "model").symlink_to(folder / "model")
-    with monkeypatch.context() as killer:
-        killer.setattr(counting, "record", killed_at(5, counting.record))
-        with pytest.raises(Killed):
-            census("three passes", tmp_path, monkeypatch)
-    assert counts(taken(tmp_path, IDS, "out/out", passes=2)) == whole
-
-
 def test_what_a_killed_program_left_is_room_for_the_one_that_goes_on(
     place: tuple[Path, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,18 +112,18 @@ def test_what_a_killed_program_left_is_room_for_the_one_that_goes_on(
     made, plans = census_module.made_plan, []
     monkeypatch.setattr(census_module, "made_plan", lambda *arguments: plans.append(made(*arguments)) or plans[-1])
     with monkeypatch.context() as killer:
-        killer.setattr(counting, "record", killed_at(5, counting.record))
+        killer.setattr(counting, "record", killed_at(2, counting.record))
         with pytest.raises(Killed):
-            census("three passes", tmp_path, monkeypatch)
+            census("files", tmp_path, monkeypatch)
     left = tmp_path / "out" / "out" / "scratch"
     assert disk_taken(left) > 0
     monkeypatch.setattr(budgets, "free_disk", lambda _: plans[0].needs.disk - disk_taken(left))
-    assert counts(census("three passes", tmp_path, monkeypatch)) == whole
+    assert counts(census("files", tmp_path, monkeypatch)) == whole
 
 
 NOT_GONE_ON_WITH = {  # what a killed program was about to call, which call of it, and the settings of the next one
-    "all was counted": (Scratch, "remove", 2, {"passes": 3}),
-    "another plan, which keeps nothing": (counting, "record", 5, {"passes": 1, "residuals": "memory"}),
+    "all was counted": (Scratch, "remove", 2, {"residuals": "file"}),
+    "another plan, which keeps nothing": (counting, "record", 2, {"residuals": "memory"}),
 }
 
 
@@ -149,7 +137,7 @@ def test_what_nobody_goes_on_with_is_deleted(
     with monkeypatch.context() as killer:
         killer.setattr(of, what, killed_at(number, getattr(of, what)))
         with pytest.raises(Killed):
-            taken(tmp_path, IDS, "out/out", passes=3)
+            taken(tmp_path, IDS, "out/out", residuals="file")
     assert (tmp_path / "out" / "out" / "scratch").exists()
     assert counts(taken(tmp_path, IDS, "out/out", **again)) == whole
     assert not (tmp_path / "out" / "out" / "scratch").exists()
@@ -159,7 +147,7 @@ def test_what_nobody_goes_on_with_is_deleted(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_layer_read_ahead_is_the_layer(slots: int, dtype: torch.dtype, place: tuple[Path, dict[str, bytes]]) -> None:
     checkpoint = open_checkpoint(str(place[0] / "model"))
-    weights = Weights(checkpoint, dtype, torch.device("cpu"), slots)
+    weights = Weights(checkpoint, dtype, CPU(), slots)
     weights.room = Room(100)  # cast in many pieces
     found = list(range(3))
     for layer, block in zip(found, weights.blocks(range(3)), strict=True):
@@ -174,7 +162,7 @@ def test_a_file_that_ends_while_it_is_read_ahead_stops_the_walk(tmp_path: Path) 
     file = checkpoint.files[0]
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(UserError, match="has become shorter"):
-        list(Weights(checkpoint, torch.float32, torch.device("cpu")).blocks(range(3)))
+        list(Weights(checkpoint, torch.float32, CPU()).blocks(range(3)))
 
 
 @pytest.mark.parametrize(("batches", "size"), [(1, 100), (7, 151_000_000), (10, 151_000_000), (611, 150_994_944), (5, 3 << 30)])
@@ -192,7 +180,7 @@ def test_a_full_disk_is_a_sentence_and_nothing_half_written(
         raise OSError(28, "No space left on device")
 
     (tmp_path / "model").symlink_to(place[0] / "model")
-    for way in ("three passes", "files on a scratch disk"):
+    for way in ("files", "files on a scratch disk"):
         with monkeypatch.context() as disk:
             disk.setattr("os.posix_fallocate", full)
             with pytest.raises(UserError, match=r"No space left on device.*the same command goes on"):

@@ -17,6 +17,7 @@ from layouts import LAYOUTS, PREFIXES
 from reading import read_block
 
 from analyze.prefetch import Weights
+from device import CPU
 from errors import UserError
 from models.opening import open_checkpoint
 from models.pickled import plain_values
@@ -55,7 +56,7 @@ def test_every_tensor_is_where_the_index_says(layout: str, prefix: str, tmp_path
 def test_layers_that_take_turns_in_a_slab_are_the_blocks(layout: str, dtype: torch.dtype, tmp_path: Path) -> None:
     written(tmp_path / "m", layout)
     checkpoint, expected = open_checkpoint(str(tmp_path / "m")), tiny.random_model().state_dict()
-    weights = Weights(checkpoint, dtype, torch.device("cpu"), slots=1)
+    weights = Weights(checkpoint, dtype, CPU(), slots=1)
     slab, layers = weights.slots[0].slab, range(checkpoint.config.layers)
     for layer, block in zip(layers, weights.blocks(layers), strict=True):
         for name, tensor in block.state_dict().items():
