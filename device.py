@@ -367,8 +367,12 @@ def cores_of_this_process() -> int:
     """Cores that this process may use, shared with the others of its kind on this machine; at least one."""
     if os.environ.get("SLURM_CPUS_PER_TASK") and "LOCAL_WORLD_SIZE" not in os.environ:
         return int(os.environ["SLURM_CPUS_PER_TASK"])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // local_world())
+    return max(1, cores() // local_world())
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def local_world() -> int:

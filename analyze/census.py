@@ -1,6 +1,7 @@
 """Checkpoint and sequences -> a census folder: counts, layer by layer, then tables."""
 
 import time
+from contextlib import nullcontext
 
 import torch
 from rich.console import Console
@@ -59,7 +60,7 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
             if ranks.first:
                 cost.add(layer, seconds)
     if ranks.first:
-        with all_cores(ranks):
+        with all_cores(ranks) if task.config.threads is None else nullcontext():
             _finish(task, rows, cost, console)
 
 
