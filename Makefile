@@ -4,6 +4,7 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
 DEMO_OUT := runs/demo
+PART := all
 
 .PHONY: setup demo test bench gpu format clean
 
@@ -29,13 +30,7 @@ bench: setup
 	$(RUN) scripts/benchmark.py $(BENCH_ARGS)
 
 gpu: setup
-	@$(RUN) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make gpu needs a CUDA GPU; torch sees none")'
-	$(RUN) -m pytest tests/test_gpu.py tests/test_segments.py tests/test_counts.py tests/test_throughput.py
-	$(RUN) scripts/benchmark.py --device cuda $(BENCH_ARGS)
-	test -d runs/benchmark/66b || $(RUN) scripts/synthesize_checkpoint.py 66b runs/benchmark/66b --layout bin --one-layer
-	$(RUN) scripts/benchmark_walk.py runs/benchmark/66b --device cuda --sequences 64
-	$(RUN) scripts/benchmark_training.py --device cuda
-	$(RUN) scripts/benchmark_training.py --device cuda --dropout 0.1 --ways ours transformers transformers_compiled
+	$(RUN) scripts/gpu.py --part $(PART)
 
 format: setup
 	$(RUN) -m ruff check --fix .

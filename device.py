@@ -6,7 +6,6 @@ stream needs of another it must wait for, or it reads bytes that are not there y
 """
 
 import os
-import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -130,6 +129,15 @@ class Device(ABC):
     def free_memory(self) -> int:
         """Bytes of its own memory that may be allocated, those that torch holds and does not use included; 0: it has none."""
 
+    @property
+    def bfloat16(self) -> bool:
+        """Whether it has instructions for bfloat16. No other device is touched."""
+        return False
+
+    def peak_memory(self) -> int:
+        """Bytes of its own memory that this process had allocated at most; 0: it has none."""
+        return 0
+
     @abstractmethod
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """Floating-point operations a second at most; None where no table knows."""
@@ -214,6 +222,11 @@ class CPU(Device):
     def free_memory(self) -> int:
         """None of its own."""
         return 0
+
+    @property
+    def bfloat16(self) -> bool:
+        """Of AVX-512 or AMX."""
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """No table knows."""
@@ -312,15 +325,26 @@ class CUDA(Device):
         kept = torch.cuda.memory_reserved(self.name) - torch.cuda.memory_allocated(self.name)
         return int(torch.cuda.mem_get_info(self.name)[0]) + kept
 
+    @property
+    def bfloat16(self) -> bool:
+        """Of compute capability 8.0. Asked while it is current: a question about the current device makes a context on it."""
+        with self.current():
+            return bool(torch.cuda.get_device_capability(self.name) >= (8, 0))
+
+    def peak_memory(self) -> int:
+        """As torch's allocator counts it."""
+        return torch.cuda.max_memory_allocated(self.name)
+
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """Of its data sheet."""
         return peak_flops(torch.cuda.get_device_name(self.name), dtype.itemsize == 2)
 
 
-def resolved(name: str) -> Device:
+def resolved(name: str, job: int = 0) -> Device:
     """The device that a setting names: `auto` is a GPU where there is one, `cuda` the GPU of this process, `cuda:3` that one.
 
-    Of several processes on a machine each takes the GPU of its local rank, or the only one it sees.
+    Of several processes on a machine each takes the GPU of its local rank, or the only one it sees; the jobs of a sweep, which may
+    run side by side, take one after the other in turn.
 
     Raises:
         UserError: torch sees no such GPU.
@@ -330,7 +354,7 @@ def resolved(name: str) -> Device:
         return CPU()
     if not gpus:
         raise UserError(f"device={name}, but torch sees no CUDA GPU here: device=auto takes what there is.")
-    index = int(name.split(":")[1]) if ":" in name else local_rank() % gpus
+    index = int(name.split(":")[1]) if ":" in name else (job * local_processes() + local_rank()) % gpus
     if index >= gpus:
         raise UserError(f"device={name}, but torch sees {gpus} GPU{'s' if gpus > 1 else ''} here, numbered from 0.")
     return CUDA(index)
@@ -339,6 +363,42 @@ def resolved(name: str) -> Device:
 def local_rank() -> int:
     """The number of this process on its machine, as torchrun or srun has set it; 0: it is alone."""
     return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+
+
+def local_processes() -> int:
+    """Processes on this machine that work together, as torchrun or srun has started them; 1: this one is alone."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    if "SLURM_LOCALID" not in os.environ:
+        return 1
+    return max(1, int(os.environ.get("SLURM_NTASKS", "1")) // int(os.environ.get("SLURM_NNODES", "1")))
+
+
+def cores_of_this_process() -> int:
+    """Its share of the cores that it may run on: all processes of a machine that work together may run on the same.
+
+    SLURM binds a task to its own cores; where it says how many those are, no more are taken and they are shared with none.
+    """
+    if "LOCAL_WORLD_SIZE" not in os.environ and "SLURM_CPUS_PER_TASK" in os.environ:
+        return min(cores(), int(os.environ["SLURM_CPUS_PER_TASK"]))
+    return max(1, cores() // local_processes())
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+def use_threads(threads: int | None) -> None:
+    """Compute on the CPU with so many threads; null: as many as torch takes, or this process's share of a machine's cores.
+
+    torchrun sets OMP_NUM_THREADS=1 for several processes on a machine, so that 64 processes do not start 64 threads each.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif local_processes() > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(cores_of_this_process())
 
 
 def peak_flops(gpu: str, half: bool) -> float | None:
@@ -361,21 +421,3 @@ def exact_sums() -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(matmul, name, value)
-
-
-def cores_of_this_process() -> int:
-    """Cores that this process may use, shared with the others of its kind on this machine; at least one."""
-    if os.environ.get("SLURM_CPUS_PER_TASK") and "LOCAL_WORLD_SIZE" not in os.environ:
-        return int(os.environ["SLURM_CPUS_PER_TASK"])
-    return max(1, cores() // local_world())
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def local_world() -> int:
-    """How many processes torchrun or srun started on this machine; of machines that have unequally many, the most."""
-    by_srun = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "1")  # such as 4(x2),3
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or max(map(int, re.findall(r"(?:^|,)(\d+)", by_srun))))

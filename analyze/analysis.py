@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from analyze.census import take
@@ -12,7 +11,6 @@ from analyze.config import AnalyzeConfig
 from analyze.evolution import write_evolution
 from analyze.figures import census_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
-from analyze.hardware import check_hardware
 from analyze.mirroring import mirror_alone, mirror_figures
 from analyze.ranks import Ranks, joined, one_voice
 from analyze.report import census_page, run_page
@@ -20,7 +18,7 @@ from analyze.task import CensusTask
 from analyze.writing import write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model, check_tokenizer
 from corpora.tokenizer import id_count, open_tokenizer
-from device import cores_of_this_process, local_world
+from device import resolved, use_threads
 from errors import UserError
 from models.checkpoint import Checkpoint
 from models.opening import open_checkpoint
@@ -38,9 +36,8 @@ def analyze(config: AnalyzeConfig) -> Path:
 
 
 def _analyzed(config: AnalyzeConfig, console: Console) -> Path:
-    check_hardware(config)
-    if config.threads or local_world() > 1:  # torchrun would have each of several use one core
-        torch.set_num_threads(config.threads or cores_of_this_process())
+    resolved(config.device)  # a GPU that is not there is refused before anything is read
+    use_threads(config.threads)
     where = Path(config.ckpt)
     milestones = sorted((where / "milestones").glob("step_*")) if (where / "milestones").is_dir() else None
     if milestones is None:

@@ -19,22 +19,26 @@ def counts(
     words: Words, order: Int32[np.ndarray, " row"], offsets: Int32[np.ndarray, " segment_and_end"]
 ) -> Int32[np.ndarray, "segment neuron"]:
     """How often every bit is set in the rows of every segment, the bits that only fill up the last word included."""
-    sizes = np.diff(offsets)
-    pieces = np.maximum(1, -(-sizes // PIECE))
-    owner = np.repeat(np.arange(len(sizes)), pieces)
-    number = np.arange(len(owner)) - (np.cumsum(pieces) - pieces)[owner]
-    begins = offsets[owner] + number * PIECE
-    ends = np.minimum(begins + PIECE, offsets[owner + 1])
+    owner, number, begins, ends = pieces(offsets, PIECE)
     later = np.flatnonzero(number)  # all but a segment's first piece count beside and are added at the end
     target = owner.copy()
     target[later] = np.arange(len(later))
-    found = np.empty((len(sizes), 64 * words.shape[1]), np.int32)
+    found = np.empty((len(offsets) - 1, 64 * words.shape[1]), np.int32)
     beside = np.empty((len(later), found.shape[1]), np.int32)
     tasks = [(words, order, begins, ends, number, target, a, b, found, beside) for a, b in shares(ends - begins + 8)]
     on_all_cores(_count_pieces, tasks)
     for piece, segment in enumerate(owner[later].tolist()):
         found[segment] += beside[piece]
     return found
+
+
+def pieces(offsets: Int32[np.ndarray, " segment_and_end"], most: int) -> tuple[Int64[np.ndarray, " piece"], ...]:
+    """Cut segments into pieces of at most so many rows, one at least: a piece's segment, its number there, its first row and end."""
+    each = np.maximum(1, -(-np.diff(offsets) // most))
+    owner = np.repeat(np.arange(len(each)), each)
+    number = np.arange(len(owner)) - (np.cumsum(each) - each)[owner]
+    begins = offsets[owner] + number * most
+    return owner, number, begins, np.minimum(begins + most, offsets[owner + 1])
 
 
 @compiled

@@ -7,16 +7,17 @@ import torch
 from rich.console import Console
 
 from analyze.bar import progress_bar
-from analyze.budgets import budgets, machine
+from analyze.bounds import OF_PEAK
+from analyze.budgets import Budgets, budgets, machine
 from analyze.census_tables import census_tables, write_tables
 from analyze.claim import check, claim
 from analyze.cost import Cost
 from analyze.counting import Counting
 from analyze.counts import CorpusCounts, Index, LayerCounts
 from analyze.meta import write_meta
-from analyze.plan import Plan
+from analyze.plan import Plan, Shape
 from analyze.plan_text import plan_text, time_text
-from analyze.planning import plan
+from analyze.planning import first_that_fits
 from analyze.position_table import bias_warning
 from analyze.ranks import Ranks, all_cores, joined
 from analyze.shared_index import corpus_index
@@ -26,6 +27,7 @@ from analyze.task import CensusTask
 from analyze.trial import seconds_per_micro_batch
 from analyze.walk import moved
 from analyze.writes import candidate_tokens, layer_writes
+from device import local_rank
 from errors import UserError
 from memory import given_back
 
@@ -44,7 +46,7 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
         if not (task.sequences.ids != task.sequences.bos_id).any():
             raise UserError(f"The corpus holds nothing but BOS (id {task.sequences.bos_id}); there is nothing to count.")
     missing = ranks.told(task.missing)
-    planned = ranks.told(made_plan(task, missing, ranks, console) if missing and ranks.first else None)
+    plan = made_plan(task, missing, ranks, console) if missing else None
     if task.config.plan_only:
         if not missing:
             console.print(f"{task.out} holds all layers asked for: nothing is left to count.", markup=False, soft_wrap=True)
@@ -55,8 +57,8 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
             task.scratch.remove()  # left by a program that was killed when all was counted
     rows = corpus_index(task, ranks)
     cost = Cost(task.out / "meta.json", begun)
-    if planned is not None:
-        for layer, seconds in Counting(task, planned, missing, rows, ranks, console).run():
+    if plan is not None:
+        for layer, seconds in Counting(task, plan, missing, rows, ranks, console).run():
             if ranks.first:
                 cost.add(layer, seconds)
     if ranks.first:
@@ -77,22 +79,44 @@ def _finish(task: CensusTask, rows: Index, cost: Cost, console: Console) -> None
 
 
 def made_plan(task: CensusTask, missing: list[int], ranks: Ranks, console: Console) -> Plan:
-    """Where everything will lie, printed with how large it is; then, where it is worth it, how long it will take.
+    """Where everything will lie, printed with how large it is; how long it will take, and what bounds it.
+
+    Every process says what it has; the first one plans, with the least of it.
 
     Raises:
         UserError: it does not fit.
     """
-    config, shape = task.config, task.shape(missing, ranks.world)
-    has = machine(task.device, task.scratch.path)
-    allowed = budgets(has, config.gpu_memory, config.host_memory)
+    has, local = least(machine(task.device, task.scratch.path), ranks)
+    found = planned(task, task.shape(missing, ranks.world, local), has, console) if ranks.first else None
+    found = ranks.told(found)
+    assert found is not None
+    return found
+
+
+def least(has: Budgets, ranks: Ranks) -> tuple[Budgets, int]:
+    """The least that any process has, and how many processes there are on a machine at most."""
+    said = torch.tensor([has.gpu, has.memory, has.disk, -local_rank() - 1])
+    ranks.least(said)
+    *room, last = said.tolist()
+    return Budgets(*room), -last if ranks.world > 1 else 1
+
+
+def planned(task: CensusTask, shape: Shape, has: Budgets, console: Console) -> Plan:
+    """The plan on machines that have so much."""
+    config, allowed = task.config, budgets(has, task.config.gpu_memory, task.config.host_memory)
     begun = task.scratch.made_for or {}  # by a program that was killed: what it left is of use to the same plan only
     goes_on = bool(begun) and all(begun.get(key) == value for key, value in task.identity.items())
     residuals = begun["residuals"] if goes_on and config.residuals == "auto" else config.residuals
-    found = plan(shape, allowed, has, residuals, config.bits)
-    console.print(plan_text(found, allowed, task), markup=False, highlight=False, soft_wrap=True)
-    if config.plan_only or shape.batches * shape.walked >= WORTH_A_TRIAL:
-        seconds = seconds_per_micro_batch(task)
-        console.print(time_text(found, seconds), markup=False, highlight=False, soft_wrap=True)
+    found = first_that_fits(shape, allowed, residuals, config.bits)
+    title = f"{task.checkpoint.title} on {task.device}"
+    console.print(plan_text(found, allowed, title, task.scratch.path.parent), markup=False, highlight=False, soft_wrap=True)
+    worth_it = config.plan_only or shape.batches * shape.walked >= WORTH_A_TRIAL
+    flops = shape.operations / shape.walked / shape.batches / seconds_per_micro_batch(task) if worth_it else None
+    if flops is None and (peak := task.device.peak_flops(task.dtype)):
+        flops = OF_PEAK * peak
+    if flops is not None:
+        times = time_text(found, torch.get_num_threads(), flops, measured=worth_it)
+        console.print(times, markup=False, highlight=False, soft_wrap=True)
     return found
 
 

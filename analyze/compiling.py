@@ -1,8 +1,10 @@
 """How kernels become machine code, and how they use all cores."""
 
+import ast
 import hashlib
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,11 +16,28 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-HERE = Path(__file__).parent
+import analyze
+
+ANALYZE = Path(analyze.__path__[0])
+
+
+def kernel_files() -> list[Path]:
+    """The files whose code is compiled into kernels: those that define some, or the instructions or constants of some."""
+    files = [file for file in ANALYZE.rglob("*.py") if re.search(rb"^@(compiled|intrinsic)$", file.read_bytes(), re.M)]
+    return sorted({*files, *(source for file in files for source in _sources_of_constants(file))})
+
+
+def _sources_of_constants(file: Path) -> list[Path]:
+    """The files of analyze/ that it imports constants from."""
+    imports = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+    modules = [str(node.module) for node in imports if any(alias.name.isupper() for alias in node.names)]
+    return [ANALYZE.parent / (name.replace(".", "/") + ".py") for name in modules if name.startswith(f"{ANALYZE.name}.")]
+
+
 settings: Any = numba.config
 if not settings.CACHE_DIR:  # numba itself would not see that a kernel of another file, compiled into this one, has changed
-    kernels = b"".join(file.read_bytes() for file in sorted(HERE.glob("*.py")) if b"@compiled" in file.read_bytes())
-    settings.CACHE_DIR = str(HERE / "__pycache__" / f"kernels-{hashlib.sha256(kernels).hexdigest()[:12]}")
+    kernels = b"".join(file.read_bytes() for file in kernel_files())
+    settings.CACHE_DIR = str(ANALYZE / "__pycache__" / f"kernels-{hashlib.sha256(kernels).hexdigest()[:12]}")
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")

@@ -14,7 +14,6 @@ from tracking import WandbConfig
 
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 PLACES = {"residuals": ("auto", "memory", "pinned", "file"), "bits": ("auto", "memory", "file")}
-KERNELS = ("numba", "numpy", "triton")
 DEVICES = ("auto", "cpu", "cuda")
 FEWEST_KEPT = 50  # n-grams that a detector may need, and tokens that trigger suppression is answered for
 
@@ -101,9 +100,6 @@ class AnalyzeConfig:
     device: str = "auto"  # auto | cpu | cuda
     dtype: str = "auto"  # auto: float32 on a CPU, float16 on a GPU
     micro: int | None = None  # sequences per micro-batch; null: 2,048 positions, on a GPU 16,384; part of what `out` remembers
-    kernel: str = (
-        "numba"  # of counts by place and of common n-grams: numba | numpy (the reference) | triton (on a GPU); the same counts
-    )
     keep_ngrams: int | None = (
         100  # at least 50: which n-grams they are is kept of neurons that so many cover to 80 %; null: of all
     )
@@ -123,7 +119,6 @@ class AnalyzeConfig:
         for name, value, allowed in (
             ("dtype", self.dtype, DTYPES),
             ("device", self.device, DEVICES),
-            ("kernel", self.kernel, KERNELS),
             ("residuals", self.residuals, PLACES["residuals"]),
             ("bits", self.bits, PLACES["bits"]),
         ):

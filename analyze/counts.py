@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,11 +13,13 @@ from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from analyze.device_sums import DeviceSums, OnDevice
 from analyze.firings import Firings
 from analyze.ngrams import Ngrams, ngrams
-from analyze.segments import Segments, segment_counts, segments_of
+from analyze.segments import HostSums, Segments, segments_of
 from analyze.tables import Table, table
 from analyze.tallies import Tally, covering, tally
+from device import Device
 from errors import UserError
 
 KEPT_COVERAGE = 80  # percent that at most `keep` n-grams cover, if a table is kept; a fixed number: counts know no thresholds
@@ -171,6 +174,16 @@ class Index(Stored):
         """Counts of the corpus itself."""
         return CorpusCounts(self.by_place.sizes.reshape(-1, self.counted.shape[1]), self.unigrams.occurrences)
 
+    def on(self, device: Device) -> OnDevice:
+        """Its orders on a device, where they stay."""
+        if str(device) not in self._on:
+            self._on[str(device)] = OnDevice(device)
+        return self._on[str(device)]
+
+    @cached_property
+    def _on(self) -> dict[str, OnDevice]:
+        return {}
+
 
 def index(
     ids: Int32[np.ndarray, "sequence position"],
@@ -195,26 +208,32 @@ def index(
     )
 
 
-def count(firings: Firings, index: Index, keep: int | None = 100, kernel: str = "numba") -> LayerCounts:
+def count(firings: Firings, index: Index, keep: int | None = 100) -> LayerCounts:
     """Count one layer: segment sums of its bit matrix under the orders of `index`.
 
     Tables are kept of neurons that need at most `keep` n-grams to cover `KEPT_COVERAGE` percent of their firings; None: of all.
     """
-    bits, neurons = firings.bits, firings.neurons
-    at_place = segment_counts(bits, neurons, index.by_place, kernel)
+    sums = _sums(firings, index)
     return LayerCounts(
-        fired_at=at_place.reshape(-1, index.counted.shape[1], neurons),
-        fired_bos=segment_counts(bits, neurons, index.bos, kernel)[0].astype(np.int64),
+        fired_at=sums.whole(index.by_place).reshape(-1, index.counted.shape[1], firings.neurons),
+        fired_bos=sums.whole(index.bos)[0].astype(np.int64),
         max_pre=firings.max_pre,
         first_fired=firings.first_fired,
-        unigrams=_count_ngrams(firings, index.unigrams, keep, kernel),
-        bigrams=_count_ngrams(firings, index.bigrams, keep, kernel),
-        trigrams=_count_ngrams(firings, index.trigrams, keep, kernel),
+        unigrams=_count_ngrams(firings, index.unigrams, keep, sums),
+        bigrams=_count_ngrams(firings, index.bigrams, keep, sums),
+        trigrams=_count_ngrams(firings, index.trigrams, keep, sums),
     )
 
 
-def _count_ngrams(firings: Firings, ngrams: Ngrams, keep: int | None, kernel: str) -> NgramCounts:
-    tallied = tally(firings.bits, firings.neurons, ngrams, kernel)
+def _sums(firings: Firings, index: Index) -> HostSums | DeviceSums:
+    """Where the bits are: on the device if they were left there and it runs Triton, else on the host."""
+    if firings.on_device is None or firings.device is None or not firings.device.triton:
+        return HostSums(firings.bits, firings.neurons)
+    return DeviceSums(index.on(firings.device), firings.on_device, firings.neurons)
+
+
+def _count_ngrams(firings: Firings, ngrams: Ngrams, keep: int | None, sums: HostSums | DeviceSums) -> NgramCounts:
+    tallied = tally(firings.bits, firings.neurons, ngrams, sums)
     return NgramCounts(tallied, table(firings.bits, kept(tallied, keep), ngrams))
 
 

@@ -161,8 +161,9 @@ def _pack_on_cpu(
         keys = torch.from_numpy(np.max(greatest, axis=0))
         values_of = torch.where(keys < 0, keys ^ torch.iinfo(kind).max, keys).view(pre.dtype).float()
         np.maximum(found.max_pre, values_of.add_(0.0).numpy(), out=found.max_pre)  # -0 + 0 is 0
-    first = np.min(rows, axis=0)[: len(found.first)]
-    np.minimum(found.first, np.where(first == NEVER, NEVER, first + offset), out=found.first)
+    of_tasks = np.array(rows)[:, : len(found.first)]
+    first = np.where(of_tasks < 0, NEVER, of_tasks + offset).min(0)
+    np.minimum(found.first, first, out=found.first)
 
 
 @compiled
@@ -170,16 +171,16 @@ def _pack(
     values: Int[np.ndarray, "token neuron"], counted: Bool[np.ndarray, " token"], bits: UInt8[np.ndarray, "token byte"],
     waiting: UInt64[np.ndarray, " word"], first: int, last: int,
 ) -> tuple[Int[np.ndarray, " neuron"], Int64[np.ndarray, " bit"]]:  # fmt: skip
-    """Write the bits of rows `first` to `last`; of counted ones, returns every neuron's greatest key, and the row of its first firing.
+    """Write the bits of rows `first` to `last`; returns, of counted ones, every neuron's greatest key and the row where it first fires.
 
-    Neurons that are not `waiting` have fired before and are not looked for. A float read as an integer has the right sign; of two
-    negative ones the greater integer is the lesser float, so all bits but the sign are flipped there.
+    -1: it does not, or it is not `waiting`, for it has fired before. A float read as an integer has the right sign; of two negative
+    ones the greater integer is the lesser float, so all bits but the sign are flipped there.
     """
     neurons, words = values.shape[1], bits.view(np.uint64)
     whole = neurons // 64
     flip = values.dtype.type(np.iinfo(values.dtype).max)
     greatest = np.full(neurons, np.iinfo(values.dtype).min, values.dtype)
-    fired, unseen = np.full(64 * words.shape[1], NEVER), waiting.copy()
+    fired, unseen = np.full(64 * words.shape[1], -1), waiting.copy()
     for row in range(first, last):
         for w in range(whole):
             words[row, w] = signs_of_64(values, row * neurons + 64 * w)  # type: ignore[call-arg]

@@ -6,6 +6,7 @@ Read from the figure itself: whatever is a line, a bar or a row of circles answe
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -58,7 +59,7 @@ def says(artist: Artist, words: Sequence[str]) -> None:
     _SAID[artist] = list(words)
 
 
-def marks(figure: Figure) -> list[dict[str, object]]:
+def marks(figure: Figure) -> list[dict[str, Any]]:
     """The panels of a figure that has been drawn, with all that can be pointed at, as JSON holds it."""
     names = _Names(figure)
     panels = []

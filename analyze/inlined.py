@@ -34,7 +34,7 @@ def pictured(figure: Figure, name: str, *, links: bool = True) -> tuple[str, Pan
     panels = marks(figure)  # after drawing, which is what lays a figure out
     if not links:
         picture = re.sub(r'(xlink:)?href="#L\d+N\d+"', "", picture)
-        for series in (series for panel in panels for series in panel["series"]):  # type: ignore[attr-defined]
+        for series in (series for panel in panels for series in panel["series"]):
             series["words"], series["links"] = series["words"] or [link.lstrip("#") for link in series["links"]], []
     return picture, panels
 

@@ -83,7 +83,7 @@ def pack_by_triton(
     (rows, neurons), width = pre.shape, bits.shape[1]
     integer = INTEGERS[pre.dtype]
     size = torch.iinfo(integer).bits
-    lowest = torch.tensor(-torch.inf, dtype=pre.dtype).view(integer).item() ^ torch.iinfo(integer).max
+    lowest = int(torch.tensor(-torch.inf, dtype=pre.dtype).view(integer)) ^ torch.iinfo(integer).max
     device.launch(
         pack_rows, (-(-width // BYTES), -(-rows // STRETCH)),
         pre.view(integer), counted.view(torch.uint8), bits, max_pre.view(torch.int32), first,

@@ -1,31 +1,42 @@
-"""A plan as a person reads it."""
+"""A plan as a person reads it: where everything lies, how long it takes, and what bounds it."""
 
+from pathlib import Path
+
+from analyze.bounds import busy, layer_seconds, loads, waiting
 from analyze.budgets import Budgets
 from analyze.plan import Plan
 from analyze.scratch import GB
-from analyze.task import CensusTask
 
 PLACES = {"gpu": "on the GPU", "memory": "in memory", "disk": "on disk"}
 
 
-def plan_text(plan: Plan, budgets: Budgets, task: CensusTask) -> str:
+def plan_text(plan: Plan, budgets: Budgets, title: str, scratch: Path) -> str:
     """What goes where and how large it is, against what may be taken; and what a kill would cost."""
     s, m = plan.shape, plan.shape.model
-    dtype = str(task.dtype).removeprefix("torch.")
+    dtype = str(s.dtype).removeprefix("torch.")
     lines = [
-        f"{task.checkpoint.title}: {m.layers} layers x {m.width} wide x {m.neurons:,} neurons, in {dtype} on {task.device}",
-        f"{s.sequences * s.positions:,} tokens, {s.sequences:,} sequences of {s.positions}: {s.walked} layers x "
-        f"{s.batches:,} micro-batches of {s.micro}; {s.operations:.2e} operations",
+        f"{title}: {m.layers} layers x {m.width} wide x {m.neurons:,} neurons, in {dtype}",
+        f"{s.sequences * s.positions:,} tokens, {s.sequences:,} sequences of {s.positions}: {s.walked} layers x {s.batches:,} "
+        f"micro-batches of {s.micro}{f', by {s.processes} processes' if s.processes > 1 else ''}; {s.operations:.2e} operations",
+        *_uses(plan),
     ]
-    uses = sorted((use for use in plan.uses() if use.size), key=lambda use: list(PLACES).index(use.where))
-    lines += [f"  {use.size / GB:10.3f} GB  {PLACES[use.where]:10}  {use.what}" for use in uses]
     totals = [
         f"{getattr(plan.needs, where) / GB:.2f} of {getattr(budgets, where) / GB:.2f} GB {place}"
         for where, place in PLACES.items()
         if getattr(plan.needs, where)
     ]
-    lines += [f"at most {', '.join(totals)} ({task.scratch.path.parent})", f"a kill costs {_cost_of_a_kill(plan)}"]
+    lines += [f"at most {', '.join(totals)} ({scratch})", f"a kill costs {_cost_of_a_kill(plan)}"]
     return "\n".join(lines)
+
+
+def _uses(plan: Plan) -> list[str]:
+    """A line for everything that takes room, in the order of places."""
+    s, lines = plan.shape, []
+    for use in sorted(plan.uses(), key=lambda use: list(PLACES).index(use.where)):
+        each = use.times > 1 or (s.processes > 1 and use.where == "gpu")
+        of_each = f", of each of {s.processes} processes" if each else ""
+        lines.append(f"  {use.size / GB:10.3f} GB  {PLACES[use.where]:10}  {use.what}{of_each}")
+    return lines
 
 
 def _cost_of_a_kill(plan: Plan) -> str:
@@ -34,15 +45,18 @@ def _cost_of_a_kill(plan: Plan) -> str:
     return "the layer in work; the layers before it keep their counts, but are walked again to get to it"
 
 
-def time_text(plan: Plan, seconds: float) -> str:
-    """How long it will take, from the seconds of one micro-batch through one layer."""
-    s = plan.shape
-    steps = -(-s.batches // s.processes) * s.walked
-    speed = s.operations / (s.batches * s.walked) / seconds
-    return (
-        f"about {clock(steps * seconds)}: {steps:,} micro-batches through a layer, {seconds:.3g} s each ({speed / 1e12:.3g} TFLOP/s, "
-        "measured), if nothing waits for the disk; counting comes on top"
-    )
+def time_text(plan: Plan, cores: int, flops: float, measured: bool) -> str:
+    """How long it will take, what of the machine each layer keeps busy for how long, and what bounds the walk."""
+    found = loads(plan, cores, flops)
+    lines = ["a layer keeps busy, about, if nothing else is at work:"]
+    for part, seconds in busy(found).items():
+        what = ", ".join(f"{load.what} {load.seconds:.3g}" for load in found if load.of == part)
+        lines.append(f"  {seconds:10.3g} s  {part}: {what}")
+    said = f"{flops / 1e12:.3g} TFLOP/s, {'measured' if measured else 'assumed'}"
+    total = layer_seconds(found)
+    lines.append(f"bound by {next(iter(busy(found)))}: the arithmetic waits about {100 * waiting(found):.0f} % of the time")
+    lines.append(f"about {clock(plan.shape.walked * total)}: {plan.shape.walked} layers, {total:.3g} s each ({said})")
+    return "\n".join(lines)
 
 
 def clock(seconds: float) -> str:

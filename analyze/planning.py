@@ -1,97 +1,95 @@
-"""A census' shape and budgets -> the plan that is sooner done than any other that fits; or what would make one fit."""
+"""A census' shape and budgets -> the plan that is sooner done than any other that fits; or what each would need."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 
 from analyze.budgets import Budgets
 from analyze.plan import Plan, Shape, lacking
 from analyze.scratch import GB
 from errors import UserError
 
+# residual streams, bits, slots of weights, rooms for bits, counted on the GPU: what is sooner done comes first. Residual streams in
+# files are ahead of the counts if one layer is counted beside the next, and a kill would lose that layer: one room with them.
+ON_A_GPU = (
+    ("memory", "memory", 2, 2, True),
+    ("memory", "memory", 2, 2, False),
+    ("pinned", "memory", 2, 2, True),
+    ("pinned", "memory", 2, 2, False),
+    ("memory", "memory", 2, 1, False),
+    ("pinned", "memory", 2, 1, False),
+    ("memory", "file", 2, 1, False),
+    ("pinned", "file", 2, 1, False),
+    ("file", "memory", 2, 1, False),
+    ("file", "file", 2, 1, False),
+    ("file", "file", 1, 1, False),
+)
+ON_A_CPU = (  # which has no cores to spare for counting one layer beside the next
+    ("memory", "memory", 2, 1, False),
+    ("memory", "file", 2, 1, False),
+    ("memory", "memory", 1, 1, False),
+    ("memory", "file", 1, 1, False),
+    ("file", "memory", 2, 1, False),
+    ("file", "file", 2, 1, False),
+    ("file", "memory", 1, 1, False),
+    ("file", "file", 1, 1, False),
+)
 
-def candidates(shape: Shape, residuals: str = "auto", bits: str = "auto") -> Iterator[Plan]:
+
+def candidates(shape: Shape, residuals: str = "auto", bits: str = "auto") -> list[Plan]:
     """Every plan there is, those that are sooner done first; where something is asked for, only plans that have it."""
-    for where in ("memory", "pinned", "file") if shape.gpu else ("memory", "file"):
-        if residuals in ("auto", where):
-            for slots, (room, rooms) in product((2, 1), _rooms(shape, where)):
-                if bits in ("auto", room):
-                    yield Plan(shape, where, room, slots, rooms)
+    plans = [Plan(shape, *layout) for layout in (ON_A_GPU if shape.gpu else ON_A_CPU)]
+    asked = [plan for plan in plans if residuals in ("auto", plan.residuals) and bits in ("auto", plan.bits)]
+    return [plan for plan in asked if shape.triton or not plan.on_gpu]
 
 
-def _rooms(shape: Shape, residuals: str) -> list[tuple[str, int]]:
-    """Where bits may lie, and how many layers' at once.
-
-    While a GPU computes, the CPU has time to count the layer before. Residual streams in files are ahead of the counts then: not with them.
-    """
-    both = [("memory", 2)] if shape.gpu and residuals != "file" else []
-    return [*both, ("memory", 1), ("file", 1)]
-
-
-def plan(shape: Shape, budgets: Budgets, has: Budgets, residuals: str = "auto", bits: str = "auto") -> Plan:
+def first_that_fits(shape: Shape, budgets: Budgets, residuals: str = "auto", bits: str = "auto") -> Plan:
     """The first plan that fits into the budgets.
 
     Raises:
-        UserError: none does; names the smallest change after which one does, on a machine that `has` so much.
+        UserError: none does; shows what each needs, and names a change after which one fits.
     """
-    possible = list(candidates(shape, residuals, bits))
+    possible = candidates(shape, residuals, bits)
     if not possible:
-        raise UserError(
-            f"residuals={residuals}, and bits={bits} do not go together: "
-            f"pinned memory is for a GPU, and there are {shape.batches} micro-batches."
-        )
+        raise UserError("residuals=pinned is for a GPU; on a CPU take residuals=memory, file or auto.")
     for candidate in possible:
         if candidate.fits(budgets):
             return candidate
-    raise UserError(f"{_shortage(possible[0], budgets)}. {_smallest_change(shape, budgets, has, residuals, bits)}")
+    tokens = f"{shape.sequences * shape.positions:,} tokens"
+    raise UserError(
+        f"The census of {tokens} does not fit. GB needed, and allowed:\n{_table(possible, budgets)}\n"
+        f"{_change(shape, budgets, residuals, bits)}"
+    )
 
 
-OPTIONS = {"gpu": "gpu_memory", "memory": "host_memory"}
-WORDS = {"gpu": "GPU memory", "memory": "memory", "disk": "disk"}
+def _table(possible: list[Plan], budgets: Budgets) -> str:
+    """A row for each layout that needs less of something than those before it; `*`: more than is allowed."""
+    lines = [f"  {'residual streams':18}{'bits':24}{'GPU':>9} {'memory':>9} {'disk':>9} "]
+    least: list[Budgets] = []
+    for candidate in possible:
+        needs, short = candidate.needs, lacking(candidate.needs, budgets)
+        if any(not lacking(before, needs) for before in least):
+            continue
+        least.append(needs)
+        sizes = [f"{getattr(needs, where) / GB:9.2f}{'*' if where in short else ' '}" for where in vars(needs)]
+        bits = f"{candidate.bits}, {candidate.rooms} of them{' and on the GPU' if candidate.on_gpu else ''}"
+        lines.append(f"  {candidate.residuals:18}{candidate.bits if candidate.rooms == 1 else bits:24}{''.join(sizes)}")
+    allowed = [f"{size / GB:9.2f} " for size in vars(budgets).values()]
+    return "\n".join([*lines, f"  {'allowed':42}{''.join(allowed)}"])
 
 
-def _shortage(wanted: Plan, budgets: Budgets) -> str:
-    short = [
-        f"{_gb(getattr(wanted.needs, where))} of {WORDS[where]} where {_gb(getattr(budgets, where))} may be taken"
-        for where in lacking(wanted.needs, budgets)
-    ]
-    return f"The census of {wanted.shape.sequences * wanted.shape.positions:,} tokens needs {' and '.join(short)}"
+def _change(shape: Shape, budgets: Budgets, residuals: str, bits: str) -> str:
+    """The setting to change: smaller micro-batches if they are enough, else fewer tokens."""
 
+    def fits(smaller: Shape) -> bool:
+        return any(candidate.fits(budgets) for candidate in candidates(smaller, residuals, bits))
 
-def _smallest_change(shape: Shape, budgets: Budgets, has: Budgets, residuals: str, bits: str) -> str:
-    """One setting, or one kind of room, that makes it fit; of several the one that changes least."""
-    changes: list[tuple[float, str]] = []
-    for candidate in candidates(shape, residuals, bits):
-        short = lacking(candidate.needs, budgets)
-        if len(short) == 1:
-            ((where, times),) = short.items()
-            need = getattr(candidate.needs, where)
-            if where == "disk":
-                changes.append((times, f"make {_gb(need)} of room in scratch=, or choose another"))
-            elif need <= getattr(has, where):
-                changes.append((times, f"{OPTIONS[where]}={need / GB + 0.005:.2f}"))
-    if shape.micro > 1 and _any(replace(shape, micro=1), budgets, residuals, bits):
-        changes.append((1.0, "micro=1"))
-    if fewer := _most_sequences(shape, budgets, residuals, bits):
-        changes.append((shape.sequences / fewer, f"tokens={fewer * shape.positions}"))
-    if not changes:
-        return "No single setting makes it fit: it takes a larger machine, or a smaller model."
-    return f"The smallest change that makes it fit: {min(changes)[1]}."
-
-
-def _any(shape: Shape, budgets: Budgets, residuals: str, bits: str) -> bool:
-    return any(candidate.fits(budgets) for candidate in candidates(shape, residuals, bits))
-
-
-def _most_sequences(shape: Shape, budgets: Budgets, residuals: str, bits: str) -> int:
-    """The greatest number of sequences that fit; 0 if not even one does."""
+    if (residuals, bits) != ("auto", "auto") and any(candidate.fits(budgets) for candidate in candidates(shape)):
+        return "With residuals=auto and bits=auto it fits."
+    if shape.micro > 1 and fits(replace(shape, micro=1)):
+        return "It fits with micro=1."
     low, high = 0, shape.sequences
     while high - low > 1:
         middle = (low + high) // 2
-        fits = _any(replace(shape, sequences=middle), budgets, residuals, bits)
-        low, high = (middle, high) if fits else (low, middle)
-    return low
-
-
-def _gb(size: int) -> str:
-    return f"{size / GB:.2f} GB"
+        low, high = (middle, high) if fits(replace(shape, sequences=middle)) else (low, middle)
+    if low:
+        return f"The most that fits: tokens={low * shape.positions}."
+    return "Not even one sequence fits: it takes more room (gpu_memory=, host_memory=, scratch=) or a smaller model."

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from analyze.launching import launched
-from device import cores, local_world
+from device import cores, local_processes
 from errors import UserError
 
 PATIENCE = timedelta(days=30)  # until a process that waits for another gives up: preparing a corpus may take days
@@ -124,7 +124,7 @@ def all_cores(ranks: Ranks) -> Iterator[None]:
     """Compute with the cores of the other processes on this machine as well, which have nothing to do meanwhile."""
     threads = torch.get_num_threads()
     if ranks.world > 1:
-        torch.set_num_threads(max(threads, min(threads * local_world(), cores())))
+        torch.set_num_threads(max(threads, min(threads * local_processes(), cores())))
     try:
         yield
     finally:

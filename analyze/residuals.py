@@ -18,7 +18,7 @@ from analyze.scratch import mapped
 from analyze.writing import write_whole
 from device import Device, Event
 
-SLAB = 1 << 30  # bytes; pinned memory comes in powers of two
+SLAB = 1 << 32  # bytes; pinned memory comes in powers of two: micro-batches of 302 MB leave 2 % of such a slab unused
 SLOTS = 2  # micro-batches on a device whose streams lie beside it
 Shape = tuple[int, int, int]  # sequences of a micro-batch, positions, width
 

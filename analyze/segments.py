@@ -1,14 +1,13 @@
 """Firing bits -> counts: every statistic is a sum of the bit matrix's rows, segment by segment, under some order of the rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, Int64, UInt8, UInt64
 
-from analyze import carry_save, carry_save_triton
+from analyze import carry_save
 
-ROWS_AT_ONCE = 16_384  # unpacked at a time by the reference: 16,384 x 3,072 neurons are 50 MB
 COUNTS_AT_ONCE = 4_194_304  # integers of a chunk: 16 MB
 
 
@@ -54,47 +53,19 @@ def as_words(bits: UInt8[np.ndarray, "token byte"]) -> UInt64[np.ndarray, "token
     return whole.view(np.uint64)
 
 
-def by_numpy(bits: UInt8[np.ndarray, "token byte"], neurons: int, segments: Segments) -> Int32[np.ndarray, "segment neuron"]:
-    """The reference: rows are unpacked, some thousands at a time, and added."""
-    counts = np.zeros((len(segments), neurons), np.int32)
-    owner = np.repeat(np.arange(len(segments)), segments.sizes)
-    for begin in range(0, len(segments.order), ROWS_AT_ONCE):
-        rows = slice(begin, begin + ROWS_AT_ONCE)
-        fires = np.unpackbits(bits[segments.order[rows]], axis=1, count=neurons, bitorder="little")
-        owners, starts = np.unique(owner[rows], return_index=True)
-        counts[owners] += np.add.reduceat(fires, starts, axis=0, dtype=np.int32)
-    return counts
+@dataclass
+class HostSums:
+    """Sums of the rows of a bit matrix in main memory: carry-save adders on words of 64 neurons, on all cores."""
 
+    bits: UInt8[np.ndarray, "token byte"]
+    neurons: int
 
-def by_numba(bits: UInt8[np.ndarray, "token byte"], neurons: int, segments: Segments) -> Int32[np.ndarray, "segment neuron"]:
-    """Carry-save adders on words of 64 neurons, on all cores."""
-    return carry_save.counts(as_words(bits), segments.order, segments.offsets)[:, :neurons]
+    def whole(self, segments: Segments) -> Int32[np.ndarray, "segment neuron"]:
+        """How often every neuron fires in every segment."""
+        return carry_save.counts(as_words(self.bits), segments.order, segments.offsets)[:, : self.neurons]
 
-
-def by_triton(bits: UInt8[np.ndarray, "token byte"], neurons: int, segments: Segments) -> Int32[np.ndarray, "segment neuron"]:
-    """The same on a GPU; on a CPU with TRITON_INTERPRET=1."""
-    return carry_save_triton.counts(bits, neurons, segments.order, segments.offsets)
-
-
-KERNELS: dict[str, Callable[[UInt8[np.ndarray, "token byte"], int, Segments], Int32[np.ndarray, "segment neuron"]]] = {
-    "numpy": by_numpy,
-    "numba": by_numba,
-    "triton": by_triton,
-}
-
-
-def segment_counts(
-    bits: UInt8[np.ndarray, "token byte"], neurons: int, segments: Segments, kernel: str = "numba"
-) -> Int32[np.ndarray, "segment neuron"]:
-    """How often every neuron fires in every segment."""
-    return KERNELS[kernel](bits, neurons, segments)
-
-
-def counts_in_chunks(
-    bits: UInt8[np.ndarray, "token byte"], neurons: int, segments: Segments, kernel: str = "numba"
-) -> Iterator[tuple[int, Int32[np.ndarray, "segment neuron"]]]:
-    """The same, some whole segments at a time: the number of the first one, and their counts."""
-    at_once = max(1, COUNTS_AT_ONCE // neurons)
-    for first in range(0, len(segments), at_once):
-        part = segments.part(first, min(first + at_once, len(segments)))
-        yield first, segment_counts(bits, neurons, part, kernel)
+    def in_chunks(self, segments: Segments) -> Iterator[tuple[int, Int32[np.ndarray, "segment neuron"]]]:
+        """The same, some whole segments at a time: the number of the first one, and their counts."""
+        at_once = max(1, COUNTS_AT_ONCE // self.neurons)
+        for first in range(0, len(segments), at_once):
+            yield first, self.whole(segments.part(first, min(first + at_once, len(segments))))

@@ -11,8 +11,9 @@ from jaxtyping import Int, Int32, Int64, UInt8, UInt64
 
 from analyze.carry_save import Planes, Words, add_plane, add_rows, counts, planes_for, spill
 from analyze.compiling import compiled, on_all_cores, shares
+from analyze.device_sums import DeviceSums
 from analyze.ngrams import RARE, Ngrams
-from analyze.segments import as_words, counts_in_chunks
+from analyze.segments import HostSums, as_words
 
 MANY = 256
 CELLS = RARE * (RARE + 1) // 2
@@ -46,8 +47,10 @@ def cell(occurs: Int[np.ndarray, " ngram"], fired: Int[np.ndarray, " ngram"]) ->
     return np.asarray(occurs * (occurs - 1) // 2 + fired - 1)
 
 
-def tally(bits: UInt8[np.ndarray, "token byte"], neurons: int, ngrams: Ngrams, kernel: str = "numba") -> Tally:
-    """Tally every neuron of a layer over one kind of n-grams."""
+def tally(
+    bits: UInt8[np.ndarray, "token byte"], neurons: int, ngrams: Ngrams, sums: HostSums | DeviceSums | None = None
+) -> Tally:
+    """Tally every neuron of a layer over one kind of n-grams; `sums` of the same bits count the common ones, if given."""
     words = as_words(bits)
     width = 64 * words.shape[1]
     rare = np.zeros((CELLS, width), np.int32)
@@ -61,7 +64,7 @@ def tally(bits: UInt8[np.ndarray, "token byte"], neurons: int, ngrams: Ngrams, k
     common, levels = np.zeros((neurons, MANY), np.int32), np.zeros((neurons, 101), np.int64)
     owners, many = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
     sizes = ngrams.common.sizes
-    for begin, chunk in counts_in_chunks(bits, neurons, ngrams.common, kernel):
+    for begin, chunk in (sums or HostSums(bits, neurons)).in_chunks(ngrams.common):
         occurs = sizes[begin : begin + len(chunk)]
         on_all_cores(_tally_common, [(chunk, occurs, common, levels, a, b) for a, b in shares(np.ones(neurons))])
         where, neuron = np.nonzero(chunk[occurs >= MANY] >= MANY)

@@ -59,20 +59,22 @@ class CensusTask:
             "keep_ngrams": self.config.keep_ngrams,
         }
 
-    def shape(self, missing: list[int], processes: int) -> Shape:
-        """What it takes to count the missing layers."""
+    def shape(self, missing: list[int], processes: int = 1, local: int = 1) -> Shape:
+        """What it takes to count the missing layers, by so many processes, of which so many are on one machine."""
         sequences, positions = self.sequences.ids.shape
         return Shape(
             self.checkpoint.config,
             sequences,
             positions,
             self.micro,
-            self.dtype.itemsize,
+            self.dtype,
             walked=missing[-1] + 1,
             counted=len(missing),
             gpu=self.device.asynchronous,
+            triton=self.device.triton,
             domains=len(self.sequences.domain_names),
             processes=processes,
+            local=local,
         )
 
     @property

@@ -7,12 +7,12 @@ user would write. Each measurement runs in a process of its own, so that its pea
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,35 +22,25 @@ sys.path[0] = str(Path(__file__).parents[1])
 import numpy as np
 import torch
 
-from analyze.counts import count, index
-from analyze.firings import record
+from analyze.beside import Beside
+from analyze.counts import Index, count, index
+from analyze.firings import DeviceRecorder, Firings, Whole
+from analyze.firings import record as on_cpu
 from analyze.packing import bytes_for
 from analyze.prefetch import Weights
-from analyze.walk import ResidualStream
-from analyze.writing import write_whole
+from analyze.task import POSITIONS_AT_ONCE
+from analyze.walk import MicroBatch, ResidualStream
+from device import Device, exact_sums, resolved
+from errors import plainly
 from memory import keep_freed
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.config import OPTConfig
 from models.opening import open_checkpoint
 from models.opt import OPT, Block, initialise
 from provenance import measured_on
+from scripts.measuring import GB, POSITIONS, Figure, answer, now, tell, text
 
-POSITIONS = 2048
 VOCABULARY = 50_272
-MICRO = 1  # sequences; the fastest for every way on a CPU, and enough for a GPU: 2048 positions
-
-
-def text(sequences: int, seed: int = 0) -> np.ndarray:
-    """Ids with Zipf's frequencies and repeated phrases, so that n-grams occur as often as in text; BOS first."""
-    rng = np.random.default_rng(seed)
-    ids = rng.zipf(1.2, 4 * sequences * POSITIONS) + 3
-    ids = ids[ids < 50_000][: sequences * POSITIONS]
-    for at in range(0, len(ids) - 10, 37):
-        phrase, length = rng.integers(0, len(ids) - 10), rng.integers(2, 8)
-        ids[at : at + length] = ids[phrase : phrase + length]
-    ids = ids.reshape(sequences, POSITIONS).astype(np.int32)
-    ids[:, 0] = 2
-    return ids
 
 
 def model(layers: int) -> OPT:
@@ -65,9 +55,9 @@ def model(layers: int) -> OPT:
     return made
 
 
-def forward(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.dtype, device: torch.device) -> dict[str, float]:
+def forward(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.dtype, device: Device) -> dict[str, float]:
     """The walk over all layers, nothing counted."""
-    stream = ResidualStream(checkpoint.ends(dtype), torch.from_numpy(ids).long(), MICRO, device)
+    stream = ResidualStream(checkpoint.ends(dtype), torch.from_numpy(ids).long(), micro(ids, device), device)
     begun = time.perf_counter()
     for layer, block in enumerate(Weights(checkpoint, dtype, device).blocks(range(layers))):
         for _ in stream.through(block, layer):
@@ -75,79 +65,97 @@ def forward(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.d
     return {"seconds": now(device) - begun}
 
 
-def census(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.dtype, device: torch.device) -> dict[str, float]:
-    """The walk, and every statistic of every neuron: n-grams of 1, 2 and 3, positions, firsts and maxima."""
+def census(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.dtype, device: Device) -> dict[str, float]:
+    """The walk, and every statistic of every neuron: n-grams of 1, 2 and 3, positions, firsts and maxima.
+
+    Where the device works beside the host, a layer is counted while the next one is walked, as analyze/run.py does it.
+    """
     begun = time.perf_counter()
     rows = index(ids, np.zeros(len(ids), np.uint8), 1, 2, VOCABULARY)
     indexing = time.perf_counter() - begun  # once per corpus
     neurons = checkpoint.config.neurons
-    bits = np.zeros((ids.size, bytes_for(neurons)), np.uint8)
+    rooms = [np.zeros((ids.size, bytes_for(neurons)), np.uint8) for _ in range(1 + device.asynchronous)]
     few = index(ids[:1].copy(), np.zeros(1, np.uint8), 1, 2, VOCABULARY)  # kernels compile before the clock starts
     warm = ResidualStream(checkpoint.ends(dtype), torch.from_numpy(ids[:1]).long(), 1, device)
     with closing(Weights(checkpoint, dtype, device, slots=1).blocks(range(1))) as first:
-        count(record(warm.through(next(first), 0), few.counted, neurons), few)
-    stream = ResidualStream(checkpoint.ends(dtype), torch.from_numpy(ids).long(), MICRO, device)
+        count(record(device, warm.through(next(first), 0), few.counted, rooms[0][: ids.shape[1]], neurons), few)
+    stream = ResidualStream(checkpoint.ends(dtype), torch.from_numpy(ids).long(), micro(ids, device), device)
     begun, walking, counting = time.perf_counter(), 0.0, 0.0
-    for layer, block in enumerate(Weights(checkpoint, dtype, device).blocks(range(layers))):
-        spent = [0.0]
-        walk = clocked(stream.through(block, layer), spent, device)
-        start = time.perf_counter()
-        firings = record(walk, rows.counted, neurons, bits)
-        recorded = time.perf_counter()
-        count(firings, rows)
-        counting += time.perf_counter() - start - spent[0]
-        walking += spent[0]
-        parts = f"walk {spent[0]:.2f}, bits {recorded - start - spent[0]:.3f}, counts {time.perf_counter() - recorded:.3f} s"
-        print(f"layer {layer}: {parts}", file=sys.stderr)
-    return {"seconds": time.perf_counter() - begun, "statistics": counting, "walk": walking, "indexing": indexing}
+    with Beside(device.asynchronous) as counts:
+        for layer, block in enumerate(Weights(checkpoint, dtype, device).blocks(range(layers))):
+            spent = [0.0]
+            walk = stream.through(block, layer)
+            start = time.perf_counter()
+            clock = walk if device.asynchronous else clocked(walk, spent)
+            recorded_firings = record(device, clock, rows.counted, rooms[layer % len(rooms)], neurons)
+            recorded = time.perf_counter()
+            counts.do(partial(counted, recorded_firings, rows))
+            counting += time.perf_counter() - start - spent[0]
+            walking += spent[0]
+            parts = f"walk {spent[0]:.2f}, bits {recorded - start - spent[0]:.3f}, counts {time.perf_counter() - recorded:.3f} s"
+            print(f"layer {layer}: {parts}", file=sys.stderr)
+    found = {"seconds": now(device) - begun, "indexing": indexing}
+    return found if device.asynchronous else found | {"statistics": counting, "walk": walking}
 
 
-def now(device: torch.device) -> float:
-    """The time, when the GPU, if it is one, has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+def counted(recorded: Firings, rows: Index) -> None:
+    """Counted, for the clock alone."""
+    count(recorded, rows)
 
 
-def clocked(walk: Any, spent: list[float], device: torch.device) -> Any:
+def record(device: Device, walk: Iterator[MicroBatch], counted: np.ndarray, bits: np.ndarray, neurons: int) -> Firings:
+    """A layer's firings, recorded where it is computed."""
+    if not device.asynchronous:
+        return on_cpu(walk, counted, neurons, bits)
+    with closing(DeviceRecorder(device, counted, neurons, micro(counted, device) * counted.shape[1])) as recorder:
+        return recorder.record(walk, bits, None, Whole(bits))
+
+
+def micro(ids: np.ndarray, device: Device) -> int:
+    """Sequences of a micro-batch: one is the fastest for every way on a CPU; a GPU takes as many positions as a census gives it."""
+    return max(1, min(len(ids), POSITIONS_AT_ONCE[device.kind] // ids.shape[1])) if device.asynchronous else 1
+
+
+def clocked(walk: Iterator[MicroBatch], spent: list[float]) -> Iterator[MicroBatch]:
     """The same batches, and the seconds that making them took."""
     while True:
-        start = now(device)
+        start = time.perf_counter()
         batch = next(walk, None)
-        spent[0] += now(device) - start
+        spent[0] += time.perf_counter() - start
         if batch is None:
             return
         yield batch
 
 
-def hooks(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.dtype, device: torch.device) -> dict[str, float]:
+def hooks(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.dtype, device: Device) -> dict[str, float]:
     """What people write: transformers, a hook on the input of fc2, and `index_add_` into [vocabulary, neurons]; tokens only."""
     from transformers import OPTForCausalLM
 
     theirs: Any = OPTForCausalLM.from_pretrained(checkpoint.path, dtype=dtype)
-    decoder = theirs.to(device).eval().model.decoder
-    tables = [torch.zeros(VOCABULARY, checkpoint.config.neurons, device=device) for _ in range(layers)]
+    decoder = theirs.to(device.name).eval().model.decoder
+    tables = [torch.zeros(VOCABULARY, checkpoint.config.neurons, device=device.name) for _ in range(layers)]
     current: list[torch.Tensor] = []
     spent = [0.0]
 
     def hook(table: torch.Tensor) -> Callable[..., None]:
         def add(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            start = now(device)
+            start = time.perf_counter()
             fires = (inputs[0] > 0).float().flatten(0, -2)
             table.index_add_(0, current[0], fires)
-            spent[0] += now(device) - start
+            spent[0] += time.perf_counter() - start
 
         return add
 
     for block, table in zip(decoder.layers, tables, strict=True):
         block.fc2.register_forward_pre_hook(hook(table))
-    begun = time.perf_counter()
+    at_once, begun = micro(ids, device), time.perf_counter()
     with torch.inference_mode():
-        for at in range(0, len(ids), MICRO):
-            batch = torch.from_numpy(ids[at : at + MICRO]).long().to(device)
+        for at in range(0, len(ids), at_once):
+            batch = torch.from_numpy(ids[at : at + at_once]).long().to(device.name)
             current[:] = [batch.flatten()]
             decoder(batch)
-    return {"seconds": now(device) - begun, "statistics": spent[0]}
+    found = {"seconds": now(device) - begun}
+    return found if device.asynchronous else found | {"statistics": spent[0]}
 
 
 WAYS: dict[str, Callable[..., dict[str, float]]] = {"forward": forward, "census": census, "hooks": hooks}
@@ -160,24 +168,24 @@ WORDS = {
 
 def measure(way: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """One measurement, in this process."""
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(auto if arguments.device == "auto" else arguments.device)
-    ids = text(max(1, arguments.tokens // POSITIONS))
+    device = resolved(arguments.device)
+    ids = text(max(1, arguments.tokens // arguments.positions), positions=arguments.positions)
     checkpoint = open_checkpoint(str(folder))
     if way != "hooks":
         keep_freed()  # as analyze/run.py does
-    found = WAYS[way](checkpoint, ids, arguments.layers, getattr(torch, arguments.dtype), device)
+    with device.current(), exact_sums():
+        found = WAYS[way](checkpoint, ids, arguments.layers, getattr(torch, arguments.dtype), device)
     found["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if device.type == "cuda":
-        found["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated()
+    if peak := device.peak_memory():
+        found["peak_gpu_memory_bytes"] = peak
     return found | {"tokens": ids.size}
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
     """Markdown: medians over rounds; what is divided was measured in the same round."""
     lines = [
-        "| | tokens/s | against forward | against hooks | statistics | of the rest | peak memory |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| | tokens/s | against forward | against hooks | statistics | of the rest | peak memory | of the GPU |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for way, rounds in results.items():
         cells = [f"{median(r['tokens'] / r['seconds'] for r in rounds):,.0f}"]
@@ -187,7 +195,9 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
         cells.append(
             f"{100 * median(r['statistics'] / (r['seconds'] - r['statistics']) for r in counted):.1f} %" if counted else "–"
         )
-        cells.append(f"{max(r['peak_memory_bytes'] for r in rounds) / 1e9:.2f} GB")
+        cells.append(f"{max(r['peak_memory_bytes'] for r in rounds) / GB:.2f} GB")
+        on_gpu = max(r.get("peak_gpu_memory_bytes", 0) for r in rounds)
+        cells.append(f"{on_gpu / GB:.2f} GB" if on_gpu else "–")
         lines.append(f"| {WORDS[way]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -207,17 +217,18 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=131_072)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--positions", type=int, default=POSITIONS, help="of a sequence")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--measure", nargs=2, metavar=("WAY", "MODEL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.measure:
-        way, folder = arguments.measure
-        print(json.dumps(measure(way, Path(folder), arguments)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
+    with plainly(), tempfile.TemporaryDirectory() as folder:
+        if arguments.measure:
+            way, ckpt = arguments.measure
+            print(json.dumps(measure(way, Path(ckpt), arguments)))
+            return
         save_checkpoint(model(arguments.layers), Path(folder) / "model", {})
         results: dict[str, list[dict[str, float]]] = {way: [] for way in arguments.ways}
         for _ in range(arguments.rounds):
@@ -226,22 +237,20 @@ def main() -> None:
                 results[way].append(answer(command))
     title = f"OPT-125m's shape, {arguments.layers} layers, {arguments.tokens:,} tokens, {arguments.dtype}"
     page = f"{title}, {arguments.rounds} rounds; {measured_on()}\n\n{table(results)}"
-    tell(page, results, arguments.out / f"125m_{arguments.layers}_layers_{arguments.tokens}_{arguments.dtype}")
+    file = arguments.out / f"125m_{arguments.layers}_layers_{arguments.tokens}_{arguments.dtype}"
+    tell(page, results, file, figures(results))
 
 
-def answer(command: list[str]) -> Any:
-    """What a process of its own says last, as JSON; where it fails it has said why, and this one ends as it did."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(done.returncode)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def tell(page: str, results: Any, file: Path) -> None:
-    """Print the page, and write it and what it was made of: `file`.md and `file`.json."""
-    print(page)
-    write_whole(file.with_name(f"{file.name}.md"), page)
-    write_whole(file.with_name(f"{file.name}.json"), json.dumps(results, indent=2) + "\n")
+def figures(results: dict[str, list[dict[str, float]]]) -> list[Figure]:
+    """Speed of every way, and what the census is beside the others, in words."""
+    found = []
+    for way, rounds in results.items():
+        measured = f"{median(r['tokens'] / r['seconds'] for r in rounds):,.0f} tokens/s"
+        for other in ("forward", "hooks"):
+            if way == "census" and other in results:
+                measured += f", {against(rounds, results[other])} x {WORDS[other]}"
+        found.append(Figure(WORDS[way], measured))
+    return found
 
 
 if __name__ == "__main__":

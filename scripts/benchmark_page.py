@@ -10,16 +10,17 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-sys.path[0] = str(Path(__file__).parents[1])
+ROOT = Path(__file__).parents[1]
+sys.path[:1] = [str(ROOT), str(ROOT / "tests")]
 
+from browser import chromium
 from selenium.webdriver import Chrome
+from synthetic_census import write_census
+from synthetic_ngrams import BYTES, WORDS
 
 from analyze.figures import census_figures
 from analyze.report import census_page
 from analyze.writing import write_whole
-from tests.browser import chromium
-from tests.synthetic_census import write_census
-from tests.synthetic_ngrams import BYTES, WORDS
 
 NEURONS, VOCABULARY = 3072, 50_272
 PLANTED = {f"{kind}_{strength}": 30 for kind in ("oscillatory", "both", "one", "other") for strength in ("strong", "weak")}

@@ -30,7 +30,7 @@ from models.opening import open_checkpoint
 from models.opt import OPT
 from tracking import WandbConfig
 
-SHAPE = {"layers": 4, "width": 512, "heads": 8, "neurons": 4096, "context": 512, "vocab_size": 8192}
+SHAPE = OPTConfig(layers=4, width=512, heads=8, neurons=4096, context=512, vocab_size=8192)
 SEQUENCES = 128
 LAUNCHES = {"one process": (), "two ranks": ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")}
 
@@ -93,7 +93,7 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         torch.manual_seed(0)
-        save_checkpoint(OPT(OPTConfig(**SHAPE)), folder / "model", {})
+        save_checkpoint(OPT(SHAPE), folder / "model", {})
         ids = 3 + np.minimum(np.random.default_rng(0).zipf(1.2, (SEQUENCES, 512)), 8000)
         ids[:, 0] = 2
         np.save(folder / "ids.npy", ids)
@@ -101,7 +101,7 @@ def main(rounds: int) -> None:
         same = [{f.name: f.read_bytes() for f in (folder / d).glob("census/layers/*")} for d in ("one_process_0", "two_ranks_0")]
     ratios = np.array([[two[0] / one[0], two[1] / one[1]] for one, two in pairs])
     print(f"two ranks / one process, medians: time {np.median(ratios[:, 0]):.3f}, memory of each {np.median(ratios[:, 1]):.3f}")
-    print("the same bytes" if same[0] == same[1] and len(same[0]) == SHAPE["layers"] else "OTHER BYTES")
+    print("the same bytes" if same[0] == same[1] and len(same[0]) == SHAPE.layers else "OTHER BYTES")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 CKPT is a checkpoint on disk, of random weights say (scripts/synthesize_checkpoint.py). Measured in one run, each in a process of its own:
 the census, as analyze/run.py takes it, with the greatest anonymous memory that it ever holds; the arithmetic of the same layers alone, on
-weights and residual streams that lie in memory; on a GPU also transformers with accelerate's offload, which sends all weights for every
-batch. Arithmetic is measured before and after the census, `--rounds` times, since machines are not equally fast all the time.
+weights and residual streams that lie in memory; with --accelerate also transformers, its weights where accelerate's device_map="auto"
+puts them. Arithmetic is measured before and after the census, `--rounds` times, since machines are not equally fast all the time.
 """
 
 import argparse
-import itertools
 import json
 import sys
 import tempfile
@@ -15,9 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])
 
@@ -38,13 +35,15 @@ from analyze.trial import random_stream
 from analyze.walk import MicroBatch
 from corpora.config import CorpusConfig
 from corpora.sequences import Sequences
+from device import exact_sums, resolved
 from errors import plainly
 from memory import keep_freed
 from models.opening import open_checkpoint
-from provenance import measured_on
-from scripts.benchmark import POSITIONS, answer, tell, text
+from scripts.measuring import POSITIONS, answer, now, save, tell, text
+from scripts.offloading import offloaded
+from scripts.waits import seconds_waited, timed
+from scripts.walk_page import Results, figures, page, title
 
-GB = 1_000_000_000
 EVERY = 0.02  # seconds between looks at the memory
 
 
@@ -75,7 +74,7 @@ def anonymous_memory() -> int:
 def task_for(arguments: argparse.Namespace, out: Path) -> CensusTask:
     """The census of random text."""
     checkpoint = open_checkpoint(str(arguments.ckpt))
-    ids = text(arguments.sequences)[:, : min(POSITIONS, checkpoint.config.context)].copy()
+    ids = text(arguments.sequences, positions=min(arguments.positions, checkpoint.config.context))
     sequences = Sequences(ids % checkpoint.config.vocab_size, np.zeros(len(ids), np.uint8), ["random"], 2, None, None)
     config = AnalyzeConfig(
         ckpt=str(arguments.ckpt),
@@ -88,10 +87,10 @@ def task_for(arguments: argparse.Namespace, out: Path) -> CensusTask:
         host_memory=arguments.memory,
         residuals=arguments.residuals,
     )
-    return CensusTask(checkpoint, sequences, out, config)
+    return CensusTask(checkpoint, sequences, out, config, timed(resolved(arguments.device)))
 
 
-def census(task: CensusTask) -> dict[str, float]:
+def census(task: CensusTask, arguments: argparse.Namespace) -> dict[str, float]:
     """Walk and count every layer; then project the first one onto the vocabulary, for the memory it takes."""
     s, vocabulary = task.sequences, task.checkpoint.config.vocab_size
     console, layers = Console(stderr=True), task.missing
@@ -103,113 +102,57 @@ def census(task: CensusTask) -> dict[str, float]:
         plan = made_plan(task, layers, Ranks(), console)
         rows = index(s.ids, s.domains, 1, s.bos_id, vocabulary)
         counting = Counting(task, plan, layers, rows, Ranks(), console)
-        begun = time.perf_counter()
+        before, begun = seconds_waited(task.device), now(task.device)
         for layer, seconds in counting.run():
             console.print(f"layer {layer}: {seconds:.2f} s", highlight=False)
-        found = {"seconds": time.perf_counter() - begun, "walk_bytes": greatest[0]}
-        found |= {"waited": counting.waited, "needs_memory": plan.needs.memory, "needs_gpu": plan.needs.gpu}
+        found = {"seconds": now(task.device) - begun, "walk_bytes": greatest[0]}
+        found |= {"waited": counting.waited, "copies": seconds_waited(task.device) - before}
+        found |= {"needs_memory": plan.needs.memory, "needs_gpu": plan.needs.gpu, "gpu_bytes": task.device.peak_memory()}
         begun = time.perf_counter()
         project_layers(task, rows.corpus, layers[:1], console)
         found |= {"projecting": time.perf_counter() - begun, "peak_bytes": greatest[0]}
-    if task.device.type == "cuda":
-        found["gpu_bytes"] = torch.cuda.max_memory_allocated()
     return found | {"layers": len(layers)}
 
 
-def arithmetic(task: CensusTask) -> dict[str, float]:
-    """The first layer's arithmetic on random residual streams in memory, as often as the census does it; of the last layer a part."""
+def arithmetic(task: CensusTask, arguments: argparse.Namespace) -> dict[str, float]:
+    """The first layer's arithmetic on random residual streams in memory, as often as the census does it; of the last layer a part.
+
+    Measured of `--arithmetic` layers, if given: the others take as long.
+    """
     stream, batches = random_stream(task, 1), -(-len(task.sequences.ids) // task.micro)
     assert isinstance(stream.residuals, InMemory)
-    weights = Weights(task.checkpoint, task.dtype, task.device, slots=1)
-    block = next(weights.blocks(range(1)))
-    start = stream.residuals.room.clone()
-    for _ in stream.through(block, 0):
-        pass
-    synchronize(task.device)
-    begun = time.perf_counter()
-    for layer in range(last := task.missing[-1] + 1):
+    block = next(Weights(task.checkpoint, task.dtype, task.device, slots=1).blocks(range(1)))
+    room, start = stream.residuals.room, stream.residuals.room.clone()
+
+    def layer(last: bool) -> float:
+        begun = now(task.device)
         for _ in range(batches):
-            stream.residuals.room.copy_(start)
-            for _ in stream.through(block, layer, last=layer == last - 1):
+            room.copy_(start)
+            for _ in stream.through(block, 0, last=last):
                 pass
-    synchronize(task.device)
-    return {"seconds": time.perf_counter() - begun}
+        return now(task.device) - begun
+
+    with exact_sums(), task.device.current():
+        for _ in stream.through(block, 0):  # warms up
+            pass
+        whole = task.missing[-1]  # layers that are computed to their end
+        measured = min(whole, arguments.arithmetic or whole)
+        each = sum(layer(last=False) for _ in range(measured)) / max(1, measured)
+        return {"seconds": each * whole + layer(last=True), "gpu_bytes": task.device.peak_memory()}
 
 
-def offload(task: CensusTask) -> dict[str, float]:
-    """Every weight from memory to the GPU for every batch: transformers' decoder under accelerate's cpu_offload; nothing counted."""
-    from accelerate import cpu_offload  # type: ignore[import-not-found, unused-ignore]
-    from transformers import OPTForCausalLM
-
-    opening: Any = OPTForCausalLM.from_pretrained  # untyped, as is all that comes of it
-    decoder = cpu_offload(opening(task.checkpoint.path, dtype=task.dtype).eval().model.decoder, execution_device=task.device)
-    batches = torch.split(torch.from_numpy(task.sequences.ids).long(), task.micro)[: 1 + OFFLOADED]
-    with torch.inference_mode():
-        decoder(batches[0].to(task.device), use_cache=False)
-        synchronize(task.device)
-        begun = time.perf_counter()
-        for ids in batches[1:]:
-            decoder(ids.to(task.device), use_cache=False)
-        synchronize(task.device)
-    each = (time.perf_counter() - begun) / len(batches[1:])
-    return {"seconds": each * -(-len(task.sequences.ids) // task.micro)}
+def accelerate(task: CensusTask, arguments: argparse.Namespace) -> dict[str, float]:
+    """What people use: transformers with the weights where accelerate puts them, at the fastest size of batch; nothing counted."""
+    layers = task.checkpoint.config.layers
+    share = layers / (arguments.of_layers or layers)
+    with tempfile.TemporaryDirectory() as folder:
+        found = offloaded(arguments.ckpt, task.sequences.ids, task.dtype, task.device, share, Path(folder))
+    walked = (task.missing[-1] + 1) / layers
+    return found | {"seconds": task.sequences.ids.size * walked / found["tokens_per_second"]}
 
 
-OFFLOADED = 4  # batches measured; each sends all weights
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the GPU, if it is one."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-WAYS: dict[str, Callable[[CensusTask], dict[str, float]]] = {"census": census, "arithmetic": arithmetic, "offload": offload}
-
-
-def page(task: CensusTask, results: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: tokens a second through all layers, and what they are of the arithmetic's."""
-    tokens = task.sequences.ids.size
-    best = {way: min(rounds, key=lambda r: r["seconds"]) for way, rounds in results.items()}
-    found = best["census"]
-    lines = ["| | tokens/s | against arithmetic |", "|---|---:|---:|"]
-    for way, words in (
-        ("arithmetic", "the layers' arithmetic alone"),
-        ("census", "census"),
-        ("offload", "transformers, accelerate's offload"),
-    ):
-        if way in best:
-            ratio = best["arithmetic"]["seconds"] / best[way]["seconds"]
-            lines.append(f"| {words} | {tokens / best[way]['seconds']:,.1f} | {ratio:.3f} |")
-    ratios = [a["seconds"] / c["seconds"] for a, c in zip(between(results["arithmetic"]), results["census"], strict=True)]
-    lines += [
-        "",
-        f"Census against the arithmetic before and after it, by round: {', '.join(f'{ratio:.3f}' for ratio in ratios)}.",
-        f"Anonymous memory at most {max(c['walk_bytes'] for c in results['census']) / GB:.2f} GB while walking and counting, "
-        f"{max(c['peak_bytes'] for c in results['census']) / GB:.2f} GB with a layer's projection onto the vocabulary "
-        f"({found['projecting']:.1f} s a layer, whatever the corpus); the plan said {found['needs_memory'] / GB:.2f} GB.",
-        f"Waited for weights: {found['waited']:.2f} s of {found['seconds']:.1f} ({100 * found['waited'] / found['seconds']:.1f} %).",
-    ]
-    if "gpu_bytes" in found:
-        whole = 5_000_000 / tokens * found["seconds"]
-        lines.append(
-            f"GPU memory at most {found['gpu_bytes'] / GB:.1f} GB. At this rate 5M tokens take {whole / 60:.0f} minutes; the first layer's "
-            f"weights are waited for once, whatever the corpus."
-        )
-    return "\n".join(lines) + "\n"
-
-
-def title(task: CensusTask) -> str:
-    """What was measured, where and when."""
-    m, (sequences, positions), dtype = task.checkpoint.config, task.sequences.ids.shape, str(task.dtype).removeprefix("torch.")
-    what = f"{task.checkpoint.title}: {m.layers} layers x {m.width} wide, {sequences} sequences of {positions} by {task.micro}, {dtype}"
-    return f"{what}; {measured_on()}"
-
-
-def between(arithmetic: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The mean of the measurements before and after each census."""
-    pairs = itertools.pairwise(arithmetic)
-    return [{"seconds": (a["seconds"] + b["seconds"]) / 2} for a, b in pairs]
+Way = Callable[[CensusTask, argparse.Namespace], dict[str, float]]
+WAYS: dict[str, Way] = {"arithmetic": arithmetic, "census": census, "accelerate": accelerate}
 
 
 def main() -> None:
@@ -217,13 +160,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ckpt", type=Path)
     parser.add_argument("--sequences", type=int, default=2)
+    parser.add_argument("--positions", type=int, default=POSITIONS, help="of a sequence, no more than the model's")
     parser.add_argument("--layers", default="all", help="as analyze/run.py takes them")
+    parser.add_argument("--of-layers", type=int, help="of the model that the checkpoint is a part of; default: its own")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--micro", type=int, help="sequences of a micro-batch")
     parser.add_argument("--memory", type=float, help="GB of memory that the plan may take")
     parser.add_argument("--residuals", default="auto")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--arithmetic", type=int, help="layers to measure arithmetic of; default: all that are walked")
+    parser.add_argument("--accelerate", action="store_true", help="transformers too, placed by accelerate")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--measure", choices=list(WAYS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -232,25 +179,22 @@ def main() -> None:
         if arguments.measure:
             if arguments.memory is None:
                 keep_freed()  # as analyze/run.py does
-            print(json.dumps(WAYS[arguments.measure](task)))
+            print(json.dumps(WAYS[arguments.measure](task, arguments)))
             return
-        results = measured(task, arguments.rounds)
-        report = f"{title(task)}\n\n{page(task, results)}"
-    tell(report, results, arguments.out / f"walk_{task.checkpoint.title}_{len(task.sequences.ids)}_{task.device.type}")
+        layers = arguments.of_layers or task.checkpoint.config.layers
+        file = arguments.out / f"walk_{task.checkpoint.title}_{len(task.sequences.ids)}_{task.device.kind}"
+        results = measured(["arithmetic", *arguments.rounds * ["census", "arithmetic"]], {})
+        if arguments.accelerate:
+            save(f"{title(task)}\n\n{page(task, results, layers)}", results, file, figures(task, results, layers))
+            results = measured(["accelerate"], results)
+        tell(f"{title(task)}\n\n{page(task, results, layers)}", results, file, figures(task, results, layers))
 
 
-def measured(task: CensusTask, rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Arithmetic, census, arithmetic, census, ..., arithmetic; then offload, where there is a GPU and accelerate."""
-    ways = ["arithmetic", *rounds * ["census", "arithmetic"]]
-    if task.device.type == "cuda":
-        if find_spec("accelerate") is None:
-            print("accelerate is not installed: its offload is not compared (pip install accelerate)", file=sys.stderr)
-        else:
-            ways.append("offload")
-    results: dict[str, list[dict[str, float]]] = {}
+def measured(ways: list[str], results: Results) -> Results:
+    """The results, and those of further measurements."""
     for way in ways:
         command = [sys.executable, __file__, *sys.argv[1:], "--measure", way]
-        results.setdefault(way, []).append(answer(command))
+        results = results | {way: [*results.get(way, []), answer(command)]}
     return results
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from device import Device
 from memory import keep_freed
 from models.opt import OPT, initialise
 from tracking import Mirror, WandbConfig
@@ -38,7 +39,7 @@ class Task:
 
     config: TrainConfig
     weights: str
-    device: torch.device
+    device: Device
 
     def batches(self) -> Iterator[Tensor]:
         """Ids [sequence, position] with Zipf's frequencies, the same for all."""
@@ -49,18 +50,26 @@ class Task:
 
     def model(self) -> OPT:
         """Our model with the weights to begin with."""
-        return initialise(OPT(self.config.model), self.config.seed).to(self.device).train()
+        return initialise(OPT(self.config.model), self.config.seed).to(self.device.name).train()
 
     def bfloat16(self) -> AbstractContextManager[Any]:
         """The precision we train in."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.device.kind, dtype=torch.bfloat16)
+
+
+class Turn(NamedTuple):
+    """What a way sends after its turn."""
+
+    seconds: float
+    loss: float
+    peak_memory: int  # bytes of the GPU, so far
 
 
 class Turns:
     """Steps are made when it is this process's turn; every `steps` of them their time and the latest loss are sent."""
 
-    def __init__(self, connection: Connection, steps: int) -> None:
-        self.connection, self.steps = connection, steps
+    def __init__(self, connection: Connection, steps: int, device: Device) -> None:
+        self.connection, self.steps, self.device = connection, steps, device
         self._begun, self._made = perf_counter(), 0
 
     def more(self, loss: Tensor) -> bool:
@@ -69,7 +78,7 @@ class Turns:
         if self._made % self.steps:
             return True
         found = loss.item()  # waits for the device
-        self.connection.send((perf_counter() - self._begun, found))
+        self.connection.send(Turn(perf_counter() - self._begun, found, self.device.peak_memory()))
         if not self.connection.recv():
             return False
         self._begun = perf_counter()
@@ -101,7 +110,7 @@ class TakingTurns(L.Callback):
 
 def ours(task: Task, turns: Turns, compiled: bool | None = None) -> None:
     """This project, through Lightning, as train/run.py runs it: watched, logged, ready to stop."""
-    on_gpu, console = task.device.type == "cuda", Console(quiet=True)
+    on_gpu, console = task.device.kind == "cuda", Console(quiet=True)
     module = Training(task.config, task.model(), {}, on_gpu if compiled is None else compiled)
     batches: Any = Batches(task)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +125,7 @@ def ours(task: Task, turns: Turns, compiled: bool | None = None) -> None:
 
 def without_lightning(task: Task, turns: Turns) -> None:
     """The same model, loss and optimizer in a plain loop."""
-    model, compiled = task.model(), task.device.type == "cuda"
+    model, compiled = task.model(), task.device.kind == "cuda"
     if compiled:
         for block in model.decoder.layers:
             block.compile(dynamic=False)
@@ -138,7 +147,7 @@ def transformers(task: Task, turns: Turns, compiled: bool, autocast: bool) -> No
     from transformers import OPTForCausalLM
 
     opening: Any = OPTForCausalLM.from_pretrained  # untyped, as is all that comes of it
-    model = opening(task.weights, dtype=torch.float32).to(task.device).train()
+    model = opening(task.weights, dtype=torch.float32).to(task.device.name).train()
     if compiled:
         model.compile(dynamic=False)
 
@@ -163,7 +172,7 @@ def loop(
     optimizer = torch.optim.AdamW(model.parameters(), 0.0, (o.beta1, o.beta2), o.epsilon, o.weight_decay, **kind)
     for step, ids in enumerate(task.batches()):
         with precision:
-            loss = loss_of(ids.to(task.device, non_blocking=True))
+            loss = loss_of(ids.to(task.device.name, non_blocking=True))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), o.clip)
         for group in optimizer.param_groups:
@@ -187,8 +196,11 @@ OURS = ("ours", "compiled", "without_lightning")
 
 
 def take_turns(way: str, task: Task, steps: int, connection: Connection) -> None:
-    """One way's process."""
+    """One way's process; it sends None if the GPU has too little memory for it."""
     torch.manual_seed(0)
     if way in OURS:
         keep_freed()  # as train/run.py does
-    WAYS[way][1](task, Turns(connection, steps))
+    try:
+        WAYS[way][1](task, Turns(connection, steps, task.device))
+    except torch.OutOfMemoryError:
+        connection.send(None)

@@ -27,7 +27,8 @@ def write(folder: Path, model: OPT, weights: Weights, layout: str, legacy: bool 
     stem = "model" if kind == "safetensors" else "pytorch_model"
     if not sharded:
         return [_save(folder / f"{stem}.{kind}", weights, legacy)]
-    names, files, shard_of = sorted(weights), [], {}
+    names, files = sorted(weights), []
+    shard_of: dict[str, str] = {}
     for number in range(3):
         part = {name: weights[name] for name in names[number::3]}
         files.append(_save(folder / f"{stem}-{number + 1:05d}-of-00003.{kind}", part, legacy))

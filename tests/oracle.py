@@ -31,8 +31,9 @@ from collections.abc import Iterable
 from fractions import Fraction
 from itertools import pairwise
 from math import fsum, inf, log
+from typing import Any
 
-Row = dict[str, object]
+Row = dict[str, Any]
 Grams = Counter[tuple[int, ...]]
 SENTINEL = -1  # stands for places before the start of a sequence
 NAMES = {1: ("token", "unigrams"), 2: ("bigram", "bigrams"), 3: ("trigram", "trigrams")}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tiny
 import torch
 
 from models.config import OPTConfig
@@ -36,7 +37,8 @@ class Planted:
 
 
 def _detector(token: int, **more: Any) -> Planted:
-    return Planted(**({"type": "token", "is_token": (token, 100.0), "bias": -98.0} | more))
+    chosen: dict[str, Any] = {"type": "token", "is_token": (token, 100.0), "bias": -98.0}
+    return Planted(**(chosen | more))
 
 
 PLANTED = {
@@ -83,7 +85,7 @@ def planted_model() -> OPT:
     model = OPT(OPTConfig(layers=2, width=32, heads=4, neurons=NEURONS, context=PLACES, vocab_size=40)).eval()
     for parameter in model.parameters():
         parameter.zero_()
-    for block in model.decoder.layers:
+    for block in (tiny.block(model, 0), tiny.block(model, 1)):
         for norm in (block.self_attn_layer_norm, block.final_layer_norm):
             norm.weight.fill_(1.0)
     model.decoder.final_layer_norm.weight.fill_(1.0)
@@ -91,14 +93,14 @@ def planted_model() -> OPT:
     model.decoder.embed_tokens.weight[FIRST:, 10:] = torch.from_numpy(np.concatenate([tokens, -tokens], axis=1)).float()
     model.decoder.embed_positions.weight[2:, :10] = torch.from_numpy(np.concatenate([places, -places], axis=1)).float()
     scale = np.sqrt(2 * (1 + 3) / 32)  # what LayerNorm divides by
-    fc1 = model.decoder.layers[0].fc1
+    fc1 = tiny.block(model, 0).fc1
     for neuron, planted in enumerate([*PLANTED.values(), *[Planted("other", height=1.0, bias=0.01)] * (NEURONS - len(PLANTED))]):
         token, much = planted.is_token
         of_place = np.array([planted.slow, 0, planted.fast, 0, planted.parity])
         of_token = planted.height * np.eye(11)[0] + much * tokens[token - FIRST]
         fc1.weight[neuron] = torch.from_numpy(np.concatenate([of_place, 0 * of_place, of_token, 0 * of_token]) * scale).float()
         fc1.bias[neuron] = planted.bias
-    model.decoder.layers[1].fc1.bias.fill_(-1.0)
+    tiny.block(model, 1).fc1.bias.fill_(-1.0)
     return model
 
 

@@ -15,7 +15,7 @@ import torch
 
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
-from models.opt import OPT
+from models.opt import OPT, Block
 
 STEPS = (100, 200, 300)
 TOKENS_PER_STEP = 512
@@ -102,6 +102,7 @@ def planted_model(milestone: int) -> OPT:
         sign = 1.0 if place < PLACES // 2 else -1.0
         model.decoder.embed_positions.weight[place + 2, PLACE : PLACE + 2] = torch.tensor([sign, -sign])
     for layer, block in enumerate(model.decoder.layers):
+        assert isinstance(block, Block)
         for neuron in range(NEURONS):
             block.fc1.weight[neuron], block.fc1.bias[neuron] = row(kind(layer, neuron, milestone))
     return model

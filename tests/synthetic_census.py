@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from safetensors.numpy import save_file
+from synthetic_ngrams import BYTES, WORDS, detected_tokens, ngrams, tokenizer, with_ngrams, with_writes
 
 from analyze.config import PositionRules, Thresholds
 from analyze.folder import Census, open_census
@@ -16,7 +17,6 @@ from analyze.neurons import SCHEMA
 from analyze.positions import domain_difference
 from analyze.suppression import SHARES
 from analyze.teams import team_columns
-from tests.synthetic_ngrams import BYTES, WORDS, detected_tokens, ngrams, tokenizer, with_ngrams, with_writes
 
 RULES = PositionRules()
 PLANTED = {

@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from synthetic_census import write_census
 
 from analyze.basis import check_seeds, uneven
 from analyze.comparing import censuses_in, compare
 from analyze.folder import Census, open_census
 from analyze.report import run_page
 from errors import UserError
-from tests.synthetic_census import write_census
 
 Meta = dict[str, Any]
 OTHER_IDS = {"corpus": {"fingerprint": "fedcba9876543210"}}
 FEWER = {"corpus": {"n_tokens": 4096, "fingerprint": "fedcba9876543210"}}
 STRICTER = {"thresholds": {"support": 0.8}}
-REFUSED = {
+REFUSED: dict[str, tuple[Meta, str]] = {
     "other ids": (OTHER_IDS, r"text: synthetic 0123456789ab and synthetic fedcba987654\); run .*analyze/run.py ckpt=RUN"),
     "fewer tokens": (FEWER, r"counted tokens: 25,500 and 4,096\); run .*analyze/run.py ckpt=RUN.* live.tokens=N"),
     "thresholds": (STRICTER, r"thresholds: support 0.5 and 0.8\); give both .*analyze/draw.py out=RUN thresholds"),

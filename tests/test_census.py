@@ -29,6 +29,7 @@ from corpora.tokenizer import train_bpe
 from errors import UserError
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
+from models.opt import OPT
 
 INTEGERS = ("n_tokens", "n_fired", "n_fired_bos", "first_fired", "unigrams_95", "bigrams_95", "trigrams_95", "last_position_95",
             "n_detected_bigrams", "n_detected_trigrams")  # fmt: skip
@@ -57,7 +58,7 @@ def counts(out: Path) -> dict[str, bytes]:
 
 
 @torch.no_grad()
-def preactivations(folder: Path, ids: np.ndarray) -> list[list]:
+def preactivations(folder: Path, ids: np.ndarray) -> list[list[list[list[float]]]]:
     """Those of every layer, by the whole model at once."""
     model = read_model(open_checkpoint(str(folder / "model")))
     x, found = model.decoder.embed(torch.from_numpy(ids)), []
@@ -67,10 +68,10 @@ def preactivations(folder: Path, ids: np.ndarray) -> list[list]:
     return found
 
 
-def detecting_model() -> torch.nn.Module:
+def detecting_model() -> OPT:
     """A random model some of whose neurons in layer 0 see little but the token: detectors, dead and always-on ones."""
     model = tiny.random_model(std=0.05)
-    block = model.decoder.layers[0]
+    block = tiny.block(model, 0)
     with torch.no_grad():
         model.decoder.embed_tokens.weight.normal_(0, 3, generator=torch.Generator().manual_seed(5))
         x = torch.nn.functional.layer_norm(model.decoder.embed_tokens.weight, [32])
@@ -342,8 +343,8 @@ def test_other_thresholds_change_tables_and_no_counts(tmp_path: Path, monkeypatc
 def test_values_that_are_not_finite_name_layer_and_sequence(tmp_path: Path) -> None:
     model = tiny.random_model()
     with torch.no_grad():
-        model.decoder.layers[1].fc1.bias.fill_(3e38)  # finite, but not what it adds up to
-        model.decoder.layers[1].fc2.weight.fill_(1.0)
+        tiny.block(model, 1).fc1.bias.fill_(3e38)  # finite, but not what it adds up to
+        tiny.block(model, 1).fc2.weight.fill_(1.0)
     tiny.saved(tmp_path / "model", model)
     with pytest.raises(UserError, match=r"Layer 1 .* sequence 0"):
         taken(tmp_path, tiny.random_ids())

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
+from synthetic_census import write_census
 
 from analyze.comparing import compare
 from analyze.comparison import Variant, differences, measured, onsets, over_seeds, run_folders, variants
@@ -15,7 +17,6 @@ from analyze.figures_of_comparison import variants_by_layer, variants_over_train
 from analyze.findings_of_comparison import variant_findings
 from analyze.folder import Census, open_census
 from errors import UserError
-from tests.synthetic_census import write_census
 
 
 def census(step: int, positional: list[int], dead: list[int], neurons: int = 10) -> Census:
@@ -38,7 +39,7 @@ def found() -> list[Variant]:
     a = [[census(0, [9, 9], [0, 0]), census(10, [0, 2], [1, 0]), census(20, [0, 3], [2, 0])],
          [census(0, [9, 9], [0, 0]), census(10, [0, 0], [3, 0]), census(20, [1, 4], [4, 0])]]  # fmt: skip
     b = [[census(10, [0, 0], [0, 0]), census(20, [0, 0], [0, 0])], [census(10, [0, 1], [0, 0]), census(20, [0, 0], [0, 0])]]
-    return [Variant("a", a), Variant("b", b)]
+    return [Variant("a", [*a]), Variant("b", [*b])]
 
 
 def test_mean_and_spread_over_seeds(found: list[Variant]) -> None:
@@ -96,9 +97,9 @@ def test_numbers_are_of_the_last_step_that_all_seeds_have(found: list[Variant]) 
     assert told[0].startswith("a, 2 seeds, step 10: 1.0 ± 1.4 positional neurons of 20;")
     assert set(differences(cut_short, spread)["step"]) == {10}
     figure, caption = variants_by_layer(cut_short, spread)
-    assert figure.axes[0].get_lines()[0].get_ydata().tolist() == [0, 1] and "last step that all seeds" in caption
+    assert np.asarray(figure.axes[0].get_lines()[0].get_ydata()).tolist() == [0, 1] and "last step that all seeds" in caption
     lines = variants_over_training(cut_short, spread).figure.axes[0].get_lines()
-    assert lines[0].get_xdata().tolist() == [0, 10]
+    assert np.asarray(lines[0].get_xdata()).tolist() == [0, 10]
     nowhere = [Variant("a", [found[0].runs[0][:1], found[0].runs[1][1:2]])]
     values = measured(nowhere)
     assert variant_findings(nowhere, values, over_seeds(values))[0].startswith("a, 1 of 2 seeds, step 10: no positional neurons")

@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float32, Int64
+from test_packing import Interpreting
 from tiny import preactivations_as_batches
 
-from analyze import scratch
+from analyze import device_sums, scratch
 from analyze.config import Thresholds
 from analyze.counts import Index, LayerCounts, Stored, count, index
 from analyze.detectors import layer_detectors
@@ -38,10 +39,13 @@ def fired(fires: np.ndarray, ids: np.ndarray) -> Firings:
     return record(preactivations_as_batches(pre, 2), ids != BOS, fires.shape[-1])
 
 
-def counted(fires: np.ndarray, ids: np.ndarray, keep: int | None = 500, kernel: str = "numba") -> tuple[LayerCounts, Index]:
+def counted(fires: np.ndarray, ids: np.ndarray, keep: int | None = 500, on_device: bool = False) -> tuple[LayerCounts, Index]:
     """Counts of the pattern, and the index of its corpus."""
     rows = index(ids.astype(np.int32), np.zeros(len(ids), np.uint8), 1, BOS, int(ids.max()) + 1)
-    return count(fired(fires, ids), rows, keep, kernel), rows
+    firings = fired(fires, ids)
+    if on_device:  # and common n-grams and places are nowhere else
+        firings.on_device, firings.device = torch.from_numpy(firings.bits), Interpreting()
+    return count(firings, rows, keep), rows
 
 
 def tables(counts: LayerCounts, rows: Index, thresholds: Thresholds | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -147,14 +151,14 @@ def test_detected_tokens_make_up_95_percent_of_all_firings_or_one_firing_less(be
     assert row["token_detector"] is detects and (row["detected_tokens"] == [10]) is detects
 
 
-@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+@pytest.mark.parametrize("on_device", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_count_is_that_of_a_plain_loop(kernel: str, seed: int) -> None:
+def test_every_count_is_that_of_a_plain_loop(on_device: bool, seed: int) -> None:
     ids = text(12, 150, 20 + 40 * seed, seed)
     rng = np.random.default_rng(seed)
     fires = rng.random((ids.size, 70)) < rng.random(70) ** 3
     fires[:, 0], fires[:, 1] = True, False
-    counts, rows = counted(fires, ids, None, kernel)
+    counts, rows = counted(fires, ids, None, on_device)
     for n, name in NAMES.items():
         part, grams = getattr(counts, name), getattr(rows, name)
         grids = [(s, p) for s, p in np.ndindex(*ids.shape) if ids[s, p] != BOS]
@@ -167,7 +171,10 @@ def test_every_count_is_that_of_a_plain_loop(kernel: str, seed: int) -> None:
             entries = slice(part.table.offsets[neuron], part.table.offsets[neuron + 1])
             found = zip(grams.ids[part.table.ngrams[entries]].tolist(), part.table.fired[entries].tolist(), strict=True)
             assert {tuple(g): f for g, f in found} == expected
-        of_neuron = [Counter(dict(enumerate(f.tolist()))) for f in np.split(part.table.fired, part.table.offsets[1:-1])]
+        of_neuron: list[oracle.Grams] = [
+            Counter({(i,): count for i, count in enumerate(f.tolist())})
+            for f in np.split(part.table.fired, part.table.offsets[1:-1])
+        ]
         for coverage in (1, 50, 95, 100):
             assert covering(part.tally, coverage).tolist() == [oracle.least_covering(f, coverage) for f in of_neuron]
         owner = np.repeat(np.arange(70), np.diff(part.table.offsets))
@@ -178,6 +185,29 @@ def test_every_count_is_that_of_a_plain_loop(kernel: str, seed: int) -> None:
             assert [sums.tolist() for sums in on_detected(part.tally, detection, least, often)] == plain
         again = tally_of(part.table, grams.occurrences)
         assert all(np.array_equal(getattr(again, field), getattr(part.tally, field)) for field in vars(again))
+
+
+def test_a_layer_counted_on_a_device_is_that_layer_counted_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heavy n-grams of several pieces, many chunks of counts, and neurons that fill no word."""
+    monkeypatch.setattr(device_sums, "COUNTS_AT_ONCE", 700)
+    ids = text(20, 150, 30, 5)
+    fires = np.random.default_rng(5).random((ids.size, 70)) < np.geomspace(0.001, 0.99, 70)
+    (here, rows), (there, _) = counted(fires, ids), counted(fires, ids, on_device=True)
+    assert rows.unigrams.common.sizes.max() > device_sums.PIECE and len(rows.bigrams.common) > 20
+    assert same(here, there)
+
+
+def test_a_device_that_counts_keeps_orders_and_room_from_layer_to_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, device = text(4, 60, 10, 0), Interpreting()
+    put: list[int] = []
+    monkeypatch.setattr(device, "put", lambda tensor: (put.append(tensor.nbytes), tensor)[1], raising=False)
+    rows = index(ids.astype(np.int32), np.zeros(4, np.uint8), 1, BOS, 13)
+    for layer in range(3):
+        firings = fired(np.random.default_rng(layer).random((ids.size, 9)) < 0.5, ids)
+        expected = count(firings, rows)
+        firings.on_device, firings.device = torch.from_numpy(firings.bits), device
+        assert same(count(firings, rows), expected)
+        assert len(put) == 5 * 5  # five arrays of the orders by place, of BOS and of common n-grams
 
 
 def test_what_is_just_enough_is_enough_and_more_is_not_taken() -> None:
@@ -246,12 +276,12 @@ def test_more_than_two_to_the_24_firings_are_counted_one_by_one() -> None:
     bits = np.zeros((tokens, 8), np.uint8)
     bits[:, 0] = 1
     at = index(ids.reshape(1, -1), np.zeros(1, np.uint8), 1, BOS, 6).unigrams
-    from analyze.segments import Segments, segment_counts
+    from analyze.segments import HostSums, Segments
     from analyze.tables import table
     from analyze.tallies import tally
 
     every = Segments(np.arange(1, tokens, dtype=np.int32), np.array([0, tokens - 1], np.int32))
-    assert segment_counts(bits, 2, every).tolist() == [[tokens - 1, 0]]
+    assert HostSums(bits, 2).whole(every).tolist() == [[tokens - 1, 0]]
     found = tally(bits, 2, at)
     assert found.n_fired.tolist() == [tokens - 1, 0] and covering(found, 95).tolist() == [2, 0]
     assert table(bits, np.ones(2, bool), at).fired.tolist() == [(tokens - 1) // 2, (tokens - 1) - (tokens - 1) // 2]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from synthetic_census import write_census
 
 from analyze import ngram_table, suppression
 from analyze.comparison import Variant, differences, measured, onsets, over_seeds
@@ -13,7 +14,6 @@ from analyze.evolution import write_evolution
 from analyze.folder import Census
 from analyze.neurons import SCHEMA
 from analyze.position_table import DOMAINS
-from tests.synthetic_census import write_census
 
 DEFINITIONS = (Path(__file__).parents[1] / "docs/definitions.md").read_text(encoding="utf-8")
 
@@ -46,7 +46,7 @@ def test_every_column_of_a_census_is_explained(run: list[Census]) -> None:
 def test_every_column_of_a_run_is_explained(run: list[Census], tmp_path: Path) -> None:
     write_evolution(run, tmp_path)
     for file in tmp_path.glob("*.parquet"):
-        assert not unexplained([file.name, *pl.read_parquet_schema(file).names()], section("Tables of a run")), file.name
+        assert not unexplained([file.name, *pl.read_parquet_schema(file)], section("Tables of a run")), file.name
 
 
 def test_every_column_of_a_comparison_is_explained(run: list[Census]) -> None:

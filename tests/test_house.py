@@ -2,8 +2,10 @@
 
 import ast
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +72,11 @@ def test_no_file_hides_a_module_of_the_standard_library() -> None:
     assert not hiding
 
 
+def test_types_are_checked_in_every_file() -> None:
+    checked = tomllib.loads((HERE / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    assert set(checked) == {*MAY_IMPORT, "scripts", "tests", *(file.name for file in HERE.glob("*.py"))}
+
+
 def composed(program: str, *overrides: str) -> DictConfig:
     """As Hydra hands it to the program: its own part, which names may be made of, is set apart."""
     with initialize_config_dir(str(HERE / "conf"), version_base="1.3"):
@@ -102,6 +109,12 @@ def trained(*overrides: str) -> train.config.TrainConfig:
     return found
 
 
+def analysed(*overrides: str) -> analyze.config.AnalyzeConfig:
+    found = OmegaConf.to_object(composed("analyze", *overrides))
+    assert isinstance(found, analyze.config.AnalyzeConfig)
+    return found
+
+
 PAPER = {"opt": 5, "opt_dead": 9, "opt_positions": 3}  # experiments of the analysis, and their domains
 NEEDED = {"files": ["corpus.path=x"], "tokens": ["corpus.path=x"]}
 
@@ -113,20 +126,20 @@ def test_every_file_of_conf_composes_for_training(group: str, name: str) -> None
 
 @pytest.mark.parametrize("name", names("corpus"))
 def test_every_corpus_composes_for_analysis(name: str) -> None:
-    OmegaConf.to_object(composed("analyze", "ckpt=x", f"corpus={name}", *NEEDED.get(name, [])))
+    analysed("ckpt=x", f"corpus={name}", *NEEDED.get(name, []))
 
 
 @pytest.mark.parametrize("name", experiments("analyze"))
 def test_every_experiment_of_the_analysis_composes(name: str) -> None:
-    found = OmegaConf.to_object(composed("analyze", "ckpt=x", f"experiment={name}"))
-    assert isinstance(found, analyze.config.AnalyzeConfig)
+    found = analysed("ckpt=x", f"experiment={name}")
     assert found.corpus.domains and found.context == 2048
 
 
 def test_the_paper_s_tokens() -> None:
-    read = {name: OmegaConf.to_object(composed("analyze", "ckpt=x", f"experiment=paper/{name}")) for name in PAPER}
+    read = {name: analysed("ckpt=x", f"experiment=paper/{name}") for name in PAPER}
     assert {name: len(found.corpus.domains) for name, found in read.items()} == PAPER
-    counted = {name: found.tokens // found.context * (found.context - 1) for name, found in read.items()}  # not BOS
+    assert {found.context for found in read.values()} == {2048}
+    counted = {name: found.tokens // 2048 * 2047 for name, found in read.items()}  # not BOS
     assert counted["opt_dead"] > 20e6 and counted["opt"] > 5e6 and counted["opt_positions"] > 5e6
     assert set(read["opt_positions"].corpus.domains) < set(read["opt"].corpus.domains) < set(read["opt_dead"].corpus.domains)
 
@@ -159,12 +172,19 @@ def test_every_size_warms_up_and_decays_over_as_many_tokens(size: str) -> None:
     assert (config.optimizer.warmup_steps, config.optimizer.schedule_steps) == (375 * 10**6 // tokens, 300 * 10**9 // tokens)
 
 
+def as_dict(config: DictConfig) -> dict[str, Any]:
+    """As YAML has it."""
+    found = OmegaConf.to_container(config)
+    assert isinstance(found, dict)
+    return {str(name): value for name, value in found.items()}
+
+
 @pytest.mark.parametrize("variant", names("model"))
 def test_a_variant_is_its_one_line_away_from_the_baseline(variant: str) -> None:
     lines = [line for line in (HERE / "conf" / "model" / f"{variant}.yaml").read_text().splitlines() if line.strip()]
     assert len(lines) == 1
     stated = OmegaConf.to_container(OmegaConf.create(lines[0]))
-    ours, theirs = (OmegaConf.to_container(composed("train", f"model={m}")) for m in (variant, "baseline"))
+    ours, theirs = (as_dict(composed("train", f"model={m}")) for m in (variant, "baseline"))
     model, plain = ours.pop("model"), theirs.pop("model")
     assert {key: value for key, value in model.items() if value != plain[key]} == stated
     assert ours == theirs

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -20,7 +21,8 @@ from errors import UserError
 from models.opening import open_checkpoint
 from train.config import LiveConfig
 from train.folder import last_checkpoint
-from train.live_census import affordable, census_steps
+from train.live_census import LiveCensus, affordable, census_steps
+from train.module import Training
 from train.training import train
 
 LIVE = LiveConfig(tokens=800)
@@ -58,23 +60,20 @@ def test_a_run_that_is_watched_is_the_run_that_is_not(corpus: CorpusConfig, watc
 def test_random_numbers_mode_and_gradients_are_left_alone(
     corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen: list[bool] = []
 
-    def state(module: torch.nn.Module) -> tuple:
+    def state(module: torch.nn.Module) -> tuple[Any, ...]:
         grads = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
         return torch.get_rng_state().tolist(), module.training, grads, [p._version for p in module.parameters()]
 
-    def spying(self, module, *arguments):
+    def spying(self: LiveCensus, module: Training, *arguments: Any) -> None:
         for p in module.parameters():
             p.grad = torch.ones_like(p)
         before = state(module)
-        found = census(self, module, *arguments)
+        census(self, module, *arguments)
         after = state(module)
         seen.append(before[:2] == after[:2] and before[3] == after[3] and all(map(torch.equal, before[2], after[2])))
         module.zero_grad(set_to_none=True)
-        return found
-
-    from train.live_census import LiveCensus
 
     census = LiveCensus._take_if_due
     monkeypatch.setattr(LiveCensus, "_take_if_due", spying)

@@ -1,5 +1,8 @@
 """The loss in pieces is the loss at once, and so are its gradients."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import tiny
 import torch
@@ -17,26 +20,28 @@ def ids() -> torch.Tensor:
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 @pytest.mark.parametrize("variant", [{}, {"norm": "post", "final_norm": False, "embed_dim": 20}], ids=["pre-LN", "350m-like"])
-def test_loss_and_gradients_are_those_of_whole_logits(rows: int, variant: dict, ids: torch.Tensor, monkeypatch) -> None:
+def test_loss_and_gradients_are_those_of_whole_logits(
+    rows: int, variant: dict[str, Any], ids: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(loss.ROWS, "cpu", rows)
     ours, theirs = tiny.random_model(**variant), tiny.random_model(**variant)
     ours_loss = next_token_loss(ours, ids)
     theirs_loss = F.cross_entropy(theirs(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
-    (3 * ours_loss).backward()
-    (3 * theirs_loss).backward()
+    (3 * ours_loss).backward()  # type: ignore[no-untyped-call]
+    (3 * theirs_loss).backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(ours_loss, theirs_loss)
     for (name, one), two in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         if two.grad is not None:
             torch.testing.assert_close(one.grad, two.grad, msg=name, atol=1e-6, rtol=1e-4)
 
 
-def test_loss_and_gradients_are_those_of_transformers(ids: torch.Tensor, tmp_path) -> None:
+def test_loss_and_gradients_are_those_of_transformers(ids: torch.Tensor, tmp_path: Path) -> None:
     ours = tiny.random_model(dropout=0.0, attention_dropout=0.0)
     theirs = AutoModelForCausalLM.from_pretrained(tiny.saved(tmp_path / "m", ours), dtype=torch.float32)
     ids = ids[:, :-1]  # one position must be left for the target
     found = next_token_loss(ours, ids)
     expected = theirs(ids, labels=ids).loss
-    found.backward()
+    found.backward()  # type: ignore[no-untyped-call]
     expected.backward()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     named = dict(theirs.named_parameters())

@@ -3,6 +3,8 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import layouts
 import pytest
@@ -17,7 +19,7 @@ from models.config import OPTConfig
 from models.opening import open_checkpoint
 from models.opt import OPT, initialise
 
-SMALL = {"layers": 3, "width": 48, "heads": 4, "neurons": 96, "context": 32, "vocab_size": 60}
+SMALL: dict[str, Any] = {"layers": 3, "width": 48, "heads": 4, "neurons": 96, "context": 32, "vocab_size": 60}
 SHAPES = {
     "pre-LN": {},
     "350m-like": {"norm": "post", "final_norm": False, "embed_dim": 20},
@@ -43,7 +45,7 @@ ON_DISK = {
 }
 
 
-def random_model(**variant) -> OPT:
+def random_model(**variant: Any) -> OPT:
     """A model with weights far from their initial ones: every bias and gain is drawn too."""
     torch.manual_seed(0)
     model = OPT(OPTConfig(**(SMALL | variant))).eval()
@@ -59,10 +61,10 @@ def ids() -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", SHAPES.values(), ids=SHAPES)
 @torch.no_grad()
-def test_logits_and_firings_are_those_of_transformers(variant, ids, tmp_path) -> None:
+def test_logits_and_firings_are_those_of_transformers(variant: dict[str, Any], ids: torch.Tensor, tmp_path: Path) -> None:
     model = random_model(**variant)
     save_checkpoint(model, tmp_path / "m", {"step": 7})
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     assert isinstance(theirs, OPTForCausalLM)
     seen = []
     for layer in theirs.model.decoder.layers:
@@ -79,7 +81,7 @@ def test_logits_and_firings_are_those_of_transformers(variant, ids, tmp_path) ->
 
 @pytest.mark.parametrize("variant", EVERY.values(), ids=EVERY)
 @torch.no_grad()
-def test_a_saved_model_opens_as_it_was(variant, ids, tmp_path) -> None:
+def test_a_saved_model_opens_as_it_was(variant: dict[str, Any], ids: torch.Tensor, tmp_path: Path) -> None:
     model = random_model(**variant)
     save_checkpoint(model, tmp_path / "m", {"step": 7, "tokens": 70})
     checkpoint = open_checkpoint(str(tmp_path / "m"))
@@ -96,7 +98,9 @@ def test_a_saved_model_opens_as_it_was(variant, ids, tmp_path) -> None:
         ({"positions": "alibi"}, "alibi positions"),
     ],
 )
-def test_transformers_refuses_what_it_cannot_express_and_the_milestone_says_why(variant, lacks, tmp_path) -> None:
+def test_transformers_refuses_what_it_cannot_express_and_the_milestone_says_why(
+    variant: dict[str, Any], lacks: str, tmp_path: Path
+) -> None:
     save_checkpoint(random_model(**variant), tmp_path / "m", {})
     with pytest.raises((ValueError, KeyError)):
         AutoModelForCausalLM.from_pretrained(tmp_path / "m")
@@ -105,7 +109,7 @@ def test_transformers_refuses_what_it_cannot_express_and_the_milestone_says_why(
 
 @pytest.mark.parametrize("variant", EVERY.values(), ids=EVERY)
 @torch.no_grad()
-def test_one_block_at_a_time_is_the_whole_model(variant, ids, tmp_path) -> None:
+def test_one_block_at_a_time_is_the_whole_model(variant: dict[str, Any], ids: torch.Tensor, tmp_path: Path) -> None:
     model = random_model(**variant)
     save_checkpoint(model, tmp_path / "m", {})
     checkpoint = open_checkpoint(str(tmp_path / "m"))
@@ -120,10 +124,13 @@ def test_one_block_at_a_time_is_the_whole_model(variant, ids, tmp_path) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("variant", ON_DISK.values(), ids=ON_DISK)
 @torch.no_grad()
-def test_layer_by_layer_is_the_whole_model_is_transformers(variant, layout, prefix, ids, tmp_path) -> None:
+def test_layer_by_layer_is_the_whole_model_is_transformers(
+    variant: dict[str, Any], layout: str, prefix: str, ids: torch.Tensor, tmp_path: Path
+) -> None:
     model = random_model(**variant)
     layouts.write(tmp_path / "m", model, layouts.weights_of(model, prefix), layout)
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval().model.decoder
+    whole_of_theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+    theirs = whole_of_theirs.model.decoder
     streams, seen = [], []
     for layer in theirs.layers:
         layer.register_forward_hook(lambda _module, _input, output: streams.append(output))
@@ -143,7 +150,7 @@ def test_layer_by_layer_is_the_whole_model_is_transformers(variant, layout, pref
 
 @pytest.mark.parametrize("variant", EVERY.values(), ids=EVERY)
 @torch.no_grad()
-def test_the_future_is_not_seen(variant, ids) -> None:
+def test_the_future_is_not_seen(variant: dict[str, Any], ids: torch.Tensor) -> None:
     model = random_model(**variant)
     changed = ids.clone()
     changed[:, 20] = (changed[:, 20] + 1) % SMALL["vocab_size"]
@@ -154,7 +161,7 @@ def test_the_future_is_not_seen(variant, ids) -> None:
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary", "alibi"])
 @torch.no_grad()
-def test_the_order_of_what_came_before_tells_only_models_with_positions(positions, ids) -> None:
+def test_the_order_of_what_came_before_tells_only_models_with_positions(positions: str, ids: torch.Tensor) -> None:
     swapped = ids[:, [1, 0, *range(2, 32)]]  # of one layer, whose attention would otherwise see a set
     for kind, told in ((positions, True), ("none", False)):
         model = random_model(positions=kind, layers=1)
@@ -165,18 +172,19 @@ def test_the_order_of_what_came_before_tells_only_models_with_positions(position
 @pytest.mark.parametrize(
     "setting", [{"width": 15, "heads": 3, "positions": "sinusoidal"}, {"width": 12, "heads": 4, "positions": "rotary"}]
 )
-def test_an_odd_width_has_no_pairs_to_turn(setting) -> None:
+def test_an_odd_width_has_no_pairs_to_turn(setting: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="even width"):
         OPTConfig(**setting)
 
 
 @pytest.mark.parametrize(("field", "value"), [("positions", "rope"), ("norm", "rms"), ("activation", "silu")])
-def test_a_choice_that_is_none_is_told_the_choices(field, value) -> None:
+def test_a_choice_that_is_none_is_told_the_choices(field: str, value: str) -> None:
+    setting: dict[str, Any] = {field: value}
     with pytest.raises(UserError, match=rf"model.{field}='{value}' is none of"):
-        OPTConfig(**{field: value})
+        OPTConfig(**setting)
 
 
-def test_the_activation_of_another_opt_is_read_or_named(tmp_path) -> None:
+def test_the_activation_of_another_opt_is_read_or_named(tmp_path: Path) -> None:
     save_checkpoint(random_model(activation="relu_squared"), tmp_path / "m", {})
     file = tmp_path / "m" / "config.json"
     entries = json.loads(file.read_text())
@@ -187,7 +195,15 @@ def test_the_activation_of_another_opt_is_read_or_named(tmp_path) -> None:
 
 
 def test_initialisation_has_the_standard_deviations_of_metaseq() -> None:
-    shape = {"layers": 4, "width": 256, "heads": 4, "neurons": 1024, "embed_dim": 200, "context": 512, "vocab_size": 2000}
+    shape: dict[str, Any] = {
+        "layers": 4,
+        "width": 256,
+        "heads": 4,
+        "neurons": 1024,
+        "embed_dim": 200,
+        "context": 512,
+        "vocab_size": 2000,
+    }
     model = initialise(OPT(OPTConfig(**shape)), seed=3)
     kinds = {name.split(".")[-2] for name, _ in model.named_parameters()}
     assert kinds == {"embed_tokens", "embed_positions", "project_in", "project_out", "q_proj", "k_proj", "v_proj", "out_proj",
@@ -205,7 +221,9 @@ def test_initialisation_has_the_standard_deviations_of_metaseq() -> None:
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("embed_dim", [None, 20])
 @pytest.mark.parametrize("positions", ["learned", "none", "sinusoidal", "rotary", "alibi"])
-def test_the_residual_stream_is_in_float32_whatever_the_variant(positions, embed_dim, norm, ids) -> None:
+def test_the_residual_stream_is_in_float32_whatever_the_variant(
+    positions: str, embed_dim: int | None, norm: str, ids: torch.Tensor
+) -> None:
     """Under bfloat16 autocast only products are coarser, or variants would differ by their precision too."""
     model = random_model(positions=positions, embed_dim=embed_dim, norm=norm)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -214,7 +232,7 @@ def test_the_residual_stream_is_in_float32_whatever_the_variant(positions, embed
     assert set(seen) == {torch.float32}
 
 
-def test_another_s_config_does_not_say_what_its_training_began_from(tmp_path) -> None:
+def test_another_s_config_does_not_say_what_its_training_began_from(tmp_path: Path) -> None:
     """transformers writes init_std 0.02 for every OPT; ours is kept."""
     save_checkpoint(random_model(init_std=0.01), tmp_path / "ours", {})
     assert open_checkpoint(str(tmp_path / "ours")).config.init_std == 0.01

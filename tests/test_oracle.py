@@ -1,23 +1,24 @@
 """The oracle itself, on cases counted by hand."""
 
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from math import log
+from typing import Any
 
 import pytest
-
-from tests.oracle import layer_rows, mutual_information, neuron_rows, position_type, smooth, suppressing_shares, suppression_rows
+from oracle import Row, layer_rows, mutual_information, neuron_rows, position_type, smooth, suppressing_shares, suppression_rows
 
 BOS = 2
 
 
-def rows_of(ids, *fires, **options):
+def rows_of(ids: list[list[int]], *fires: Callable[[int, int], bool], **options: Any) -> list[Row]:
     """Neuron rows where neuron i has pre-activation 1 wherever fires[i](sequence, position) and -1 elsewhere."""
     pre = [[[1.0 if fire(s, p) else -1.0 for fire in fires] for p in range(len(ids[s]))] for s in range(len(ids))]
     return neuron_rows(ids, pre, BOS, **options)
 
 
-def test_dead_dead_except_on_bos_and_always_on():
+def test_dead_dead_except_on_bos_and_always_on() -> None:
     ids = [[BOS, 5, 6, 7], [BOS, 5, BOS, 8]]
     dead, only_bos, always = rows_of(ids, lambda s, p: False, lambda s, p: ids[s][p] == BOS, lambda s, p: True)
     for row in dead, only_bos:
@@ -30,13 +31,13 @@ def test_dead_dead_except_on_bos_and_always_on():
     assert always["type"] == "other" and always["token_support"] == 0.0  # but none seen five times
 
 
-def test_zero_is_not_firing_and_places_are_counted_in_corpus_order():
+def test_zero_is_not_firing_and_places_are_counted_in_corpus_order() -> None:
     row = neuron_rows([[BOS, 5, 6], [BOS, 7, 8]], [[[9.0], [0.0], [-1.0]], [[9.0], [-2.0], [0.5]]], BOS, domains=[0, 1])[0]
     assert (row["n_fired"], row["first_fired"], row["max_pre"], row["n_fired_bos"]) == (1, 3, 0.5, 2)
     assert row["n_fired_by_domain"] == {1: 1}
 
 
-def test_half_range_indicator_has_mi_ln_2():
+def test_half_range_indicator_has_mi_ln_2() -> None:
     half, early = rows_of([[7 + p % 30 for p in range(64)]] * 40, lambda s, p: p < 32, lambda s, p: p == 0)
     assert half["position_mi"] == pytest.approx(log(2), abs=1e-12)
     assert half["position_mi_corrected"] == pytest.approx(log(2) - 63 / (2 * 64 * 40), abs=1e-12)
@@ -48,7 +49,7 @@ def test_half_range_indicator_has_mi_ln_2():
     )
 
 
-def test_one_token_detector():
+def test_one_token_detector() -> None:
     ids = [[BOS, 5, 9, 5, 6, 5, 9, 5, 9, 9, 5]]
     row = rows_of(ids, lambda s, p: ids[s][p] == 5)[0]
     assert (row["unigrams_95"], row["token_detector"], row["detected_tokens"]) == (1, True, [5])
@@ -60,7 +61,7 @@ def test_one_token_detector():
 
 
 @pytest.mark.parametrize(("fires", "detector"), [(949, False), (950, True)])
-def test_a_token_is_detected_from_95_percent_of_its_occurrences(fires, detector):
+def test_a_token_is_detected_from_95_percent_of_its_occurrences(fires: int, detector: bool) -> None:
     row = rows_of([[7] * 1000], lambda s, p: p < fires)[0]
     assert row["unigrams_95"] == 1
     assert row["token_detector"] is detector
@@ -69,14 +70,14 @@ def test_a_token_is_detected_from_95_percent_of_its_occurrences(fires, detector)
 
 
 @pytest.mark.parametrize(("covered", "k", "detector"), [(949, 2, False), (950, 1, True)])
-def test_detected_tokens_must_make_up_95_percent_of_the_firings(covered, k, detector):
+def test_detected_tokens_must_make_up_95_percent_of_the_firings(covered: int, k: int, detector: bool) -> None:
     """1000 firings: `covered` on token 7, which always fires, the rest on token 8, which fires half the time."""
     rest = 1000 - covered
     row = rows_of([[7] * covered + [8] * 2 * rest], lambda s, p: p < 1000)[0]
     assert (row["n_fired"], row["unigrams_95"], row["token_detector"]) == (1000, k, detector)
 
 
-def test_five_tokens_make_a_detector_six_do_not():
+def test_five_tokens_make_a_detector_six_do_not() -> None:
     ids = [[10, 11, 12, 13, 14, 15] * 5]
     five, six = rows_of(ids, lambda s, p: ids[s][p] < 15, lambda s, p: True)
     assert five["token_detector"] and five["detected_tokens"] == [10, 11, 12, 13, 14]
@@ -85,7 +86,7 @@ def test_five_tokens_make_a_detector_six_do_not():
     assert rows_of(ids, lambda s, p: ids[s][p] < 15, min_occurrences=6)[0]["token_detector"] is False
 
 
-def test_trigram_detector():
+def test_trigram_detector() -> None:
     """Fires on 3 after (1, 2), and not on 3 after (5, 2) or after (1, 4): neither its token nor its bigram is enough."""
     ids = [[BOS, 1, 2, 3, 5, 2, 3, 1, 4, 3]] * 5
     row = rows_of(ids, lambda s, p: p == 3)[0]
@@ -101,14 +102,14 @@ def test_trigram_detector():
     assert rare["trigram_detector"] and rare["trigram_support"] == 0.0 and rare["type"] != "trigram"
 
 
-def test_ngrams_reach_back_to_bos_and_past_the_start():
+def test_ngrams_reach_back_to_bos_and_past_the_start() -> None:
     row = rows_of([[BOS, 4, 4]], lambda s, p: True)[0]
     assert row["detected_bigrams"] == [((BOS, 4), 1, 1), ((4, 4), 1, 1)]
     assert row["detected_trigrams"] == [((-1, BOS, 4), 1, 1), ((BOS, 4, 4), 1, 1)]
 
 
-def test_position_types():
-    def steps(*levels):
+def test_position_types() -> None:
+    def steps(*levels: int) -> list[Fraction]:
         """A curve of 64 places made of equally long steps, in percent."""
         return [Fraction(level, 100) for level in levels for _ in range(64 // len(levels))]
 
@@ -129,19 +130,19 @@ def test_position_types():
 
 
 @pytest.mark.parametrize(("block", "strong"), [(10, True), (9, False)])
-def test_thin_graph_from_90_percent(block, strong):
+def test_thin_graph_from_90_percent(block: int, strong: bool) -> None:
     """Four blocks, levels d apart: d/2 is missed twice a step, and is every place's way from the mean: 1 - 4 / places."""
     curve = [Fraction(level, 10) for level in (2, 6, 2, 6) for _ in range(block)]
     assert position_type(curve, len(curve)) == ("other", strong)
 
 
-def test_the_moving_average_is_one_wide_below_256_and_short_at_the_ends():
+def test_the_moving_average_is_one_wide_below_256_and_short_at_the_ends() -> None:
     curve = [Fraction(x) for x in (0, 3, 6, 0)]
     assert smooth(curve, 255) == curve
     assert smooth(curve, 256) == [Fraction(3, 2), 3, 3, 3]
 
 
-def test_layers():
+def test_layers() -> None:
     ids = [[BOS, 5, 6, 7, 8] * 5]
     fires = [lambda s, p, t=t: ids[s][p] == t for t in (5, 6, 7, 99)]
     five, six, seven, dead = rows_of(ids, *fires)
@@ -155,7 +156,7 @@ def test_layers():
     assert middle["unigrams_buckets"] == [1, 0, 0, 0, 0, 0, 0, 0]  # the dead one is in none
 
 
-def test_a_team_of_oscillating_neurons():
+def test_a_team_of_oscillating_neurons() -> None:
     early, late, all_but_one = rows_of(
         [[7 + p % 30 for p in range(64)]] * 40,
         lambda s, p: p // 16 % 2 == 0 and (p > 0 or s < 20),  # g(0) = 0.5
@@ -168,7 +169,7 @@ def test_a_team_of_oscillating_neurons():
     assert (trio["oscillatory_strong"], trio["team_places"], trio["team_spare"]) == (3, 64, 1)
 
 
-def test_suppression():
+def test_suppression() -> None:
     rows = [
         {"neuron": 0, "token_detector": True, "detected_tokens": [0]},
         {"neuron": 1, "token_detector": False, "detected_tokens": []},

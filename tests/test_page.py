@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from browser import MISSING, chromium
 from PIL import Image
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
+from synthetic_census import write_census
+from synthetic_ngrams import WORDS
 
 from analyze.figures_of_firing import dead_and_frequency
 from analyze.figures_of_position import positional_neurons
 from analyze.folder import Census
 from analyze.report import census_page
 from analyze.writing import write_whole
-from tests.browser import MISSING, chromium
-from tests.synthetic_census import write_census
-from tests.synthetic_ngrams import WORDS
 
 ABSENT = f"no {' and no '.join(MISSING)} here; on Debian: apt install chromium chromium-driver"
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=ABSENT)
@@ -50,7 +50,7 @@ def page(window: Chrome, address: str) -> Iterator[Chrome]:
     """The page, just opened; whatever a test does with it, the console must stay empty."""
     opened(window, address)
     yield window
-    assert window.get_log("browser") == []
+    assert window.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
 def opened(browser: Chrome, address: str) -> None:
@@ -74,23 +74,25 @@ def choose(page: Chrome, name: str, value: str) -> None:
 
 def rows(page: Chrome) -> list[str]:
     """Names of the neurons in the table."""
-    return page.execute_script("return [...document.querySelectorAll('#rows tr')].map((row) => row.dataset.name)")
+    found: list[str] = page.execute_script("return [...document.querySelectorAll('#rows tr')].map((row) => row.dataset.name)")
+    return found
 
 
 def said(page: Chrome, selector: str) -> str:
     """Words of the first such element, asked for in one go: the page may put another in its place at any moment."""
-    return page.execute_script("return document.querySelector(arguments[0])?.innerText.replaceAll('\\t', ' ') ?? ''", selector)
+    words = "return document.querySelector(arguments[0])?.innerText.replaceAll('\\t', ' ') ?? ''"
+    return str(page.execute_script(words, selector))
 
 
 def in_focus(page: Chrome) -> str:
     """First word of the element in focus, in one go too."""
-    return page.execute_script("return document.activeElement.innerText.trim().split(/\\s/)[0]")
+    return str(page.execute_script("return document.activeElement.innerText.trim().split(/\\s/)[0]"))
 
 
 def shown_width(page: Chrome) -> float:
     """Of the first figure, wherever it is."""
     figure = "document.querySelector('#figure-firing svg, #enlarged svg')"
-    return page.execute_script(f"return {figure}.getBoundingClientRect().width")
+    return float(page.execute_script(f"return {figure}.getBoundingClientRect().width"))
 
 
 def names(neurons: pl.DataFrame) -> list[str]:

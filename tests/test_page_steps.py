@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import MISSING, chromium
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
+from synthetic_census import write_census
+from test_page import ABSENT, by_id, opened, rows, said, until
 
 from analyze.figures_of_training import types_over_training
 from analyze.folder import Census
 from analyze.report import run_page
 from analyze.writing import write_whole
-from tests.browser import MISSING, chromium
-from tests.synthetic_census import write_census
-from tests.test_page import ABSENT, by_id, opened, rows, said, until
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=ABSENT)
 PLANTED: dict[int, dict[str, int]] = {0: {}, 100: {"one_weak": 2}, 1000: {"both_strong": 3, "one_weak": 1}}
@@ -42,14 +42,15 @@ def page(window: Chrome, milestones: list[Census], tmp_path: Path) -> Iterator[C
     write_whole(tmp_path / "report.html", run_page(milestones, over_training, {}, tmp_path))
     opened(window, (tmp_path / "report.html").as_uri())
     yield window
-    assert window.get_log("browser") == []
+    assert window.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
 def types(page: Chrome) -> list[str]:
     """The second column of the table."""
-    return page.execute_script(
+    found: list[str] = page.execute_script(
         "return [...document.querySelectorAll('#rows tr')].map((row) => row.children[1].textContent.split(' ')[0])"
     )
+    return found
 
 
 def circles(page: Chrome) -> int:

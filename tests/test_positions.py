@@ -2,6 +2,7 @@
 
 import math
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import oracle
@@ -32,11 +33,12 @@ PLACES = np.arange(T)
 
 def table(curve: np.ndarray) -> np.ndarray:
     """Firings, of SEEN sequences, of one neuron with this frequency at every place."""
-    return np.rint(curve[:, None] * SEEN).astype(np.int64)
+    found: np.ndarray = np.rint(curve[:, None] * SEEN).astype(np.int64)
+    return found
 
 
 def information(curve: np.ndarray) -> float:
-    return position_information(table(curve), np.full(len(curve), SEEN))[0]
+    return float(position_information(table(curve), np.full(len(curve), SEEN))[0])
 
 
 def kind(curve: np.ndarray) -> tuple[str, bool]:
@@ -118,7 +120,7 @@ SLIGHT = {
 @pytest.mark.parametrize("name", ALL)
 def test_the_neuron_table_says_what_was_planted(name: str) -> None:
     """One column of counts, 10,000 sequences in two domains, to type, strength and information."""
-    curve, sequences = SLIGHT.get(name, PLANTED[name][0] if name in PLANTED else None), 10_000
+    curve, sequences = SLIGHT[name] if name in SLIGHT else PLANTED[name][0], 10_000
     fired = np.rint(curve[None, :, None] * [[[0.3 * sequences]], [[0.7 * sequences]]]).astype(np.int64)
     seen = np.repeat([[3000], [7000]], T, axis=1)
     row = position_columns(fired, seen, Thresholds()).row(0, named=True)
@@ -184,7 +186,8 @@ def test_a_share_of_exactly_five_percent_reaches_0() -> None:
     assert kind(curve[:, 0]) == ("both", False)
 
 
-RULED = {  # what a rule changes: curve, rules, type and strength under them
+Rule = tuple[np.ndarray, dict[str, Any], tuple[str, bool]]
+RULED: dict[str, Rule] = {  # what a rule changes: curve, rules, type and strength under them
     "smoothing": (
         0.5 + 0.5 * np.where(PLACES % 16 < 8, 1, -1),
         {"smoothing": T + 1, "run": T, "least_run": 8},
@@ -274,6 +277,7 @@ def test_indicated_ranges_are_where_the_curve_is_at_least_a_half() -> None:
 
 
 def test_rules_outside_their_range_are_named() -> None:
-    for name, value in (("span", 1.5), ("zero", -0.1), ("run", 0), ("first", 0)):
+    wrong: dict[str, Any] = {"span": 1.5, "zero": -0.1, "run": 0, "first": 0}
+    for name, value in wrong.items():
         with pytest.raises(UserError, match=rf"positions\.{name}={value}"):
             PositionRules(**{name: value})

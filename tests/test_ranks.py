@@ -1,6 +1,6 @@
 """Several processes: which share each has, what they send, and that the files are those of one."""
 
-import faulthandler
+import fcntl
 import os
 import pickle
 import signal
@@ -31,7 +31,8 @@ from analyze.launching import first_host, launched
 from analyze.ranks import Ranks, joined
 from analyze.task import CensusTask
 from corpora import prepare
-from device import cores_of_this_process, local_world
+from corpora.config import CorpusConfig
+from device import cores
 from errors import plainly
 from models.opening import open_checkpoint
 
@@ -44,7 +45,6 @@ SLURM = {
 def rank(told: dict[str, str], stderr: Path, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """One process; what it says on standard error is in a file."""
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    faulthandler.dump_traceback_later(20)
     os.environ |= told
     torch.set_num_threads(1)
     with plainly():
@@ -157,7 +157,7 @@ def test_what_ranks_counted_is_collected_in_the_types_of_the_whole(world: int, t
 def census(folder: Path, out: str, **settings: Any) -> AnalyzeConfig:
     """Settings of a census of `model`; a micro-batch is two sequences."""
     settings = {"micro": 2, "threads": 1} | settings
-    corpus = settings.pop("corpus", tiny.CorpusConfig(name="tokens", source="tokens", path=str(folder / "ids.npy")))
+    corpus = settings.pop("corpus", CorpusConfig(name="tokens", source="tokens", path=str(folder / "ids.npy")))
     return tiny.analysis(folder / "model", corpus, folder / out / "census", **settings)
 
 
@@ -227,17 +227,6 @@ def test_where_processes_of_srun_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [first_host(nodes) for nodes in ("a", "a,b", "r[1-2]n[03,5],x", "a-[9]")] == ["a", "a", "r1n03", "a-9"]
 
 
-def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
-    assert (local_world(), cores_of_this_process()) == (1, 8)
-    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "3(x2),4")
-    assert (local_world(), cores_of_this_process()) == (4, 2)
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "5")
-    assert cores_of_this_process() == 5
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
-    assert (local_world(), cores_of_this_process()) == (16, 1)
-
-
 def _threads(config: AnalyzeConfig) -> tuple[int, float]:
     analyze(config)
     backend = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
@@ -260,7 +249,7 @@ def test_a_corpus_is_prepared_once_while_the_others_wait_however_long(tmp_path: 
         {name: content for name, content in files(tmp_path, out).items() if "writes" not in name} for out in ("one", "many")
     )
     assert one == many and len(one) == 2 + 3
-    assert [threads for threads, _ in found] == [cores_of_this_process() // 2 or 1] * 2
+    assert [threads for threads, _ in found] == [max(1, cores() // 2)] * 2
     assert min(seconds for _, seconds in found) > 7 * 24 * 3600
 
 
@@ -270,7 +259,7 @@ def test_a_file_system_without_locks_is_said(
     def none(*_: object) -> None:
         raise OSError(prepare.NO_LOCKS[0], "No locks available")
 
-    monkeypatch.setattr(prepare.fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", none)
     for _ in range(2):
         with prepare._alone(tmp_path / "corpus"):
             pass
@@ -279,15 +268,15 @@ def test_a_file_system_without_locks_is_said(
 
 def _dies(config: AnalyzeConfig, of: int) -> None:
     """A census in which a rank is killed when it has sent what it counted of the second layer."""
-    sent, layers = counting.collected, []
+    layers: list[Any] = []
 
     def collected_or_killed(counts: Any, ranks: Ranks) -> Any:
-        layers.append(sent(counts, ranks))
+        layers.append(collected(counts, ranks))
         if len(layers) == 2 and ranks.rank == of:
             os.kill(os.getpid(), signal.SIGKILL)
         return layers[-1]
 
-    counting.collected = collected_or_killed
+    vars(counting)["collected"] = collected_or_killed
     take_census(config)
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -20,8 +21,8 @@ from corpora.prepare import token_store
 from models.config import OPTConfig
 from models.opening import open_checkpoint
 from models.opt import OPT, initialise
-from train.config import OptimizerConfig
-from train.keeping import last_checkpoint
+from train.config import OptimizerConfig, TrainConfig
+from train.folder import last_checkpoint
 from train.loss import next_token_loss
 from train.order import Steps, TrainingOrder
 from train.schedule import learning_rate
@@ -32,7 +33,7 @@ PAPER = ["paper/baseline", "paper/nopos", "paper/postln", "paper/postln_control"
 LADDER = ["ladder/8m", "ladder/25m", "ladder/125m"]
 OPT_IDS = 50_272  # rows of OPT's token embedding
 PEAK_FLOPS = 989e12  # dense bfloat16 of an H100 or H200
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "pre-LN": {},
     "nopos": {"positions": "none"},
     "sinusoidal": {"positions": "sinusoidal"},
@@ -49,14 +50,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["initial weights", "weights far from them"])
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_loss_and_gradients_are_those_of_transformers(variant: dict, fresh: bool, tmp_path: Path) -> None:
+def test_loss_and_gradients_are_those_of_transformers(variant: dict[str, Any], fresh: bool, tmp_path: Path) -> None:
     ours = tiny.random_model(dropout=0.0, attention_dropout=0.0, std=0.1, **variant)
     if fresh:
         initialise(ours, seed=0)
     theirs = AutoModelForCausalLM.from_pretrained(tiny.saved(tmp_path / "m", ours), dtype=torch.float32)
     ids = torch.from_numpy(tiny.random_ids(sequences=5))
     found, expected = next_token_loss(ours, ids), theirs(ids, labels=ids).loss
-    found.backward()
+    found.backward()  # type: ignore[no-untyped-call]
     expected.backward()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     named = {name.removeprefix("model."): parameter.grad for name, parameter in theirs.named_parameters()}
@@ -69,7 +70,7 @@ def test_loss_and_gradients_are_those_of_transformers(variant: dict, fresh: bool
     assert (whole[0] - whole[1]).norm() < 1e-5 * whole[1].norm()
 
 
-def by_hand(config, order: TrainingOrder, steps: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+def by_hand(config: TrainConfig, order: TrainingOrder, steps: int) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Weights after some steps of AdamW as its paper has it, and the norms of the gradients before they are clipped."""
     o = config.optimizer
     model = initialise(OPT(config.model), config.seed).train()
@@ -77,17 +78,18 @@ def by_hand(config, order: TrainingOrder, steps: int) -> tuple[dict[str, torch.T
     norms = []
     for step in range(steps):
         ids = Steps(order, 0, steps, micro_steps=1, micro=config.batch.tokens // config.model.context).batch(step)[0]
-        F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
-        norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in model.parameters())))
+        F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()  # type: ignore[no-untyped-call]
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        norms.append(math.sqrt(sum(float(grad.square().sum()) for grad in grads.values())))
         rate = learning_rate(step, o)
         with torch.no_grad():
             for name, p in model.named_parameters():
-                grad = p.grad * min(1.0, o.clip / norms[-1])
+                grad = grads[name] * min(1.0, o.clip / norms[-1])
                 one, two = moments[name]
                 one.mul_(o.beta1).add_(grad * (1 - o.beta1))
                 two.mul_(o.beta2).add_(grad.square() * (1 - o.beta2))
-                p *= 1 - rate * o.weight_decay  # of every parameter, biases and LayerNorms too
-                p -= rate * (one / (1 - o.beta1 ** (step + 1))) / ((two / (1 - o.beta2 ** (step + 1))).sqrt() + o.epsilon)
+                p.mul_(1 - rate * o.weight_decay)  # of every parameter, biases and LayerNorms too
+                p.sub_(rate * (one / (1 - o.beta1 ** (step + 1))) / ((two / (1 - o.beta2 ** (step + 1))).sqrt() + o.epsilon))
                 p.grad = None
     return model.state_dict(), norms
 
@@ -140,6 +142,13 @@ def test_variants_of_the_paper_differ_by_what_their_names_say() -> None:
     assert replace(control, optimizer=base.optimizer) == base
 
 
+def only(pattern: str, text: str) -> str:
+    """What the pattern's group is where it is first found."""
+    found = re.search(pattern, text)
+    assert found, pattern
+    return found[1]
+
+
 @pytest.mark.parametrize("experiment", PAPER + LADDER)
 def test_the_header_of_an_experiment_says_what_it_costs(experiment: str) -> None:
     header = (EXPERIMENTS / f"{experiment}.yaml").read_text().split("defaults:")[0]
@@ -148,9 +157,9 @@ def test_the_header_of_an_experiment_says_what_it_costs(experiment: str) -> None
     flops = tokens * replace(config.model, vocab_size=OPT_IDS).training_flops_per_token
     utilisation = int(found.group(1)) if (found := re.search(r"(\d+) % MFU", header)) else 30
     hours = flops / (utilisation / 100 * PEAK_FLOPS) / 3600
-    assert f"{tokens:,}" in re.search(r"tokens .*", header).group()
-    assert float(re.search(r"FLOPs +([\d.e]+)", header).group(1)) == pytest.approx(flops, rel=5e-3)
-    assert float(re.search(r"GPU-hours +([\d.]+)", header).group(1)) == pytest.approx(hours, rel=5e-2, abs=5e-3)
+    assert f"{tokens:,}" in only(r"(tokens .*)", header)
+    assert float(only(r"FLOPs +([\d.e]+)", header)) == pytest.approx(flops, rel=5e-3)
+    assert float(only(r"GPU-hours +([\d.]+)", header)) == pytest.approx(hours, rel=5e-2, abs=5e-3)
 
 
 @pytest.mark.parametrize("experiment", LADDER)

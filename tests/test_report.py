@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from synthetic_census import write_census
+from synthetic_ngrams import BIGRAMS
 
 from analyze.figures import census_figures, comparison_figures, drawn, run_figures
 from analyze.figures_of_firing import dead_and_frequency
@@ -31,8 +33,6 @@ from analyze.palette import POSITION_TYPES, STRENGTHS, TYPES
 from analyze.report import census_page, comparison_page, run_page, summary
 from analyze.suppression import SHARES
 from analyze.writing import write_whole
-from tests.synthetic_census import write_census
-from tests.synthetic_ngrams import BIGRAMS
 
 EMPTY = {"name": "verse", "sequences": 0}  # a domain too short for a sequence
 

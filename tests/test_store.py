@@ -92,8 +92,8 @@ def test_a_store_outlives_its_tokenizer_s_name(corpus: CorpusConfig, tmp_path: P
         file.write('\n{"text": "a new fruit"}')
     with pytest.raises(UserError, match=r"opt\.json does not exist"):
         token_store(named)
-    for file in corpus.domains.values():
-        Path(file).unlink()
+    for text in corpus.domains.values():
+        Path(text).unlink()
     assert token_store(named).folder == made.folder
 
 
@@ -155,7 +155,7 @@ def test_ids_beyond_65535_take_four_bytes(tmp_path: Path) -> None:
 def test_a_split_goes_on_after_its_mark_to_the_same_bytes(tmp_path: Path, shard_tokens: int, marked: int) -> None:
     """What was written after the mark and lost track of leaves no trace; shards finished before it are not written again."""
     rng = np.random.default_rng(3)
-    documents = [(rng.integers(0, 900, n).astype(np.uint16), rng.integers(0, 3)) for n in (5, 0, 30, 7, 1, 14, 14, 2, 60)]
+    documents = [(rng.integers(0, 900, n).astype(np.uint16), int(rng.integers(0, 3))) for n in (5, 0, 30, 7, 1, 14, 14, 2, 60)]
 
     def add(writer: SplitWriter, some: list[tuple[np.ndarray, int]]) -> None:
         for ids, domain in some:

@@ -37,7 +37,7 @@ CONVENTIONS = {"raw": "trigger_projection", "centered": "trigger_projection_cent
 def detecting(**variant: Any) -> OPT:
     """A random model whose layer 0 has detectors of one token each; one writes against its token, one for it."""
     model = tiny.random_model(std=0.05, **variant)
-    decoder, block, seed = model.decoder, model.decoder.layers[0], torch.Generator().manual_seed(5)
+    decoder, block, seed = model.decoder, tiny.block(model, 0), torch.Generator().manual_seed(5)
     decoder.embed_tokens.weight.normal_(0, 3, generator=seed)
     x = decoder.embed_tokens.weight
     if model.config.projected:
@@ -69,7 +69,7 @@ def by_plain_loops(model: OPT, rows: pl.DataFrame, layer: int) -> list[dict[str,
     return oracle.suppression_rows(
         rows.filter(layer=layer).to_dicts(),
         decoder.embed_tokens.weight.tolist(),
-        decoder.layers[layer].fc2.weight.T.tolist(),
+        tiny.block(model, layer).fc2.weight.T.tolist(),
         decoder.project_out.weight.tolist() if model.config.projected else None,
         decoder.final_layer_norm.weight.tolist() if model.config.final_norm else None,
     )
@@ -127,10 +127,11 @@ def test_other_thresholds_are_answered_without_weights(tmp_path: Path, monkeypat
 def test_thresholds_below_what_is_kept_leave_the_question_open_and_say_so(tmp_path: Path) -> None:
     tiny.saved(tmp_path / "model", detecting())
     whole = taken(tmp_path)[1]
-    for looser in ({"coverage": 79}, {"detection": 49}, {"unigrams": 51}):
-        console = Console(file=StringIO())
+    loosened: list[dict[str, Any]] = [{"coverage": 79}, {"detection": 49}, {"unigrams": 51}]
+    for looser in loosened:
+        console = Console(file=(told := StringIO()))
         out, neurons = taken(tmp_path, console=console, thresholds=Thresholds(**looser))
-        assert "coverage=80, detection=50, unigrams=50" in console.file.getvalue()
+        assert "coverage=80, detection=50, unigrams=50" in told.getvalue()
         assert neurons["token_detector"].any() and neurons["suppresses_trigger"].count() == 0
         assert neurons["trigger_projection"].count() == neurons["trigger_projection_centered"].count() == 0
         assert neurons["top_promoted"].to_list() == whole["top_promoted"].to_list()

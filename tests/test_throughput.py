@@ -22,7 +22,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
     return tiny.text_corpus(tmp_path_factory.mktemp("corpus") / "text")
 
 
-def lines(run: Path) -> list[dict]:
+def lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -54,7 +54,7 @@ def test_mfu_is_its_formula_s_where_a_peak_is_known(corpus: CorpusConfig, tmp_pa
     assert all(line["tokens_per_second"] > 0 and "mfu" not in line and "mfu_formula" not in line for line in unknown)
 
 
-class Waits(TorchDispatchMode):
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts results that Python asks for."""
 
     count = 0
@@ -67,8 +67,8 @@ class Waits(TorchDispatchMode):
 def test_nothing_is_waited_for_between_lines_of_metrics(corpus: CorpusConfig, tmp_path: Path) -> None:
     found = []
     for steps in (3, 9):
-        settings = {"steps": steps, "milestones": [], "validation": ValidationConfig(every=100, sequences=8)}
-        with Waits() as waits:
+        settings: dict[str, Any] = {"steps": steps, "milestones": [], "validation": ValidationConfig(every=100, sequences=8)}
+        with Waits() as waits:  # type: ignore[no-untyped-call]
             train(tiny.training(corpus, tmp_path, name=f"of_{steps}", log_every=100, checkpoint_every=100, **settings), [])
         found.append(waits.count)
     assert 0 < found[0] == found[1]
@@ -78,7 +78,7 @@ def test_nothing_is_waited_for_between_lines_of_metrics(corpus: CorpusConfig, tm
 def test_a_step_on_a_gpu_waits_for_nothing(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_ever = Training.training_step
 
-    def guarded(self: Training, batch: list, index: int) -> dict[str, torch.Tensor]:
+    def guarded(self: Training, batch: list[Any], index: int) -> dict[str, torch.Tensor]:
         torch.cuda.set_sync_debug_mode("error" if batch[0] > 2 else "default")
         try:
             return as_ever(self, batch, index)

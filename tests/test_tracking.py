@@ -6,13 +6,16 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 from matplotlib.figure import Figure
 from rich.console import Console
+from synthetic_census import write_census
 from test_training import lines
 
 from analyze.analysis import sequences_for
@@ -23,7 +26,6 @@ from analyze.mirroring import DETECTORS, census_scalars, detector_rows, mirror_a
 from analyze.task import CensusTask
 from corpora.config import CorpusConfig
 from models.opening import open_checkpoint
-from tests.synthetic_census import write_census
 from tracking import Mirror, WandbConfig, run_id, without_seed
 from train.config import LiveConfig
 from train.training import train
@@ -41,14 +43,14 @@ def parts(run: Path) -> list[Path]:
 
 
 @cache
-def records(part: Path) -> list[dict]:
+def records(part: Path) -> list[dict[str, Any]]:
     """A part of a run, read back by wandb's own reader."""
     reader = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(next(part.glob("*.wandb")))]
     done = subprocess.run(reader, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def rows(part: Path) -> list[dict]:
+def rows(part: Path) -> list[dict[str, Any]]:
     return [record["history"]["item"] for record in records(part) if record["type"] == "history"]
 
 
@@ -153,7 +155,7 @@ def test_every_line_of_the_dashboard_is_of_numbers_that_are_sent(run: Path, tmp_
 
 
 @pytest.fixture
-def deaf() -> socket.socket:
+def deaf() -> Iterator[socket.socket]:
     """A server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server

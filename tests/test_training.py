@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import tiny
 import torch
@@ -33,7 +35,7 @@ def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
     return read_model(open_checkpoint(str(run / "milestones" / f"step_{step:09d}"))).state_dict()
 
 
-def lines(run: Path) -> list[dict]:
+def lines(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in found]
@@ -47,7 +49,7 @@ def kill_at(step: int, patch: pytest.MonkeyPatch) -> None:
     """Die right after `step`, before anything of it is logged or kept."""
     as_ever = Keeping.on_train_batch_end
 
-    def dying(self, trainer, *arguments) -> None:
+    def dying(self: Keeping, trainer: L.Trainer, *arguments: Any) -> None:
         if trainer.global_step == step:
             raise Killed
         as_ever(self, trainer, *arguments)
@@ -129,7 +131,7 @@ def test_a_run_learns_and_its_milestone_opens_elsewhere(corpus: CorpusConfig, tm
     ]  # fmt: skip
     milestone = run / "milestones" / "step_000000030"
     ids = torch.arange(4, 20)[None]
-    theirs = AutoModelForCausalLM.from_pretrained(milestone, dtype=torch.float32).eval()(ids).logits
+    theirs = AutoModelForCausalLM.from_pretrained(milestone, dtype=torch.float32).eval()(ids).logits  # type: ignore[no-untyped-call]
     torch.testing.assert_close(read_model(open_checkpoint(str(milestone)))(ids), theirs, atol=1e-4, rtol=0)
     ours = open_checkpoint(str(last_checkpoint(run)))
     assert torch.equal(read_model(ours)(ids), read_model(open_checkpoint(str(milestone)))(ids)) and ours.step == 30
@@ -138,7 +140,7 @@ def test_a_run_learns_and_its_milestone_opens_elsewhere(corpus: CorpusConfig, tm
 @pytest.mark.parametrize(
     "variant", [{"norm": "post", "final_norm": False}, {"norm": "post"}, {"positions": "none"}, {"embed_dim": 8}]
 )
-def test_every_variant_learns(variant: dict, corpus: CorpusConfig, tmp_path: Path) -> None:
+def test_every_variant_learns(variant: dict[str, Any], corpus: CorpusConfig, tmp_path: Path) -> None:
     model = OPTConfig(layers=2, width=16, heads=2, neurons=24, context=16, **variant)
     run = train(tiny.training(corpus, tmp_path, steps=40, milestones=[40], model=model), [])
     losses = [line["loss"] for line in lines(run)]
@@ -162,7 +164,7 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
     assert TrainConfig(batch=BatchConfig(tokens=960, micro=2), model=OPTConfig(context=16)).micro_steps(ranks=5) == 6
 
 
-WRONG = {
+WRONG: dict[str, Callable[[Any], Any]] = {
     "optimizer.clip": lambda wrong: OptimizerConfig(clip=wrong),
     "optimizer.beta2": lambda wrong: OptimizerConfig(beta2=wrong),
     "optimizer.weight_decay": lambda wrong: OptimizerConfig(weight_decay=wrong),
@@ -174,7 +176,12 @@ WRONG = {
     "time_limit": lambda wrong: TrainConfig(time_limit=wrong),
     "device": lambda wrong: TrainConfig(device=wrong),
 }
-VALUES = [("optimizer.clip", 0.0), ("optimizer.clip", -1.0), ("optimizer.beta2", 1.0), ("optimizer.weight_decay", -0.1)]
+VALUES: list[tuple[str, Any]] = [
+    ("optimizer.clip", 0.0),
+    ("optimizer.clip", -1.0),
+    ("optimizer.beta2", 1.0),
+    ("optimizer.weight_decay", -0.1),
+]
 VALUES += [("batch.workers", -1), ("validation.every", 0), ("validation.sequences", 0), ("seed", -1), ("threads", 0)]
 VALUES += [("time_limit", -1.0), ("device", "gpus"), ("device", "cuda:1")]
 

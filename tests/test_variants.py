@@ -10,11 +10,12 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from analyze.analysis import sequences_for
-from analyze.census import CensusTask, take
+from analyze.census import take
+from analyze.task import CensusTask
 from corpora.config import CorpusConfig
 from models.config import OPTConfig
 from models.opening import open_checkpoint
-from train.keeping import last_checkpoint
+from train.folder import last_checkpoint
 from train.training import train
 
 CONF = Path(__file__).parents[1] / "conf" / "model"

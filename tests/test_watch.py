@@ -47,7 +47,7 @@ def spoil(step: int, by: float, patch: pytest.MonkeyPatch) -> None:
     """Add `by` to the loss of the batch that ends in `step`, as a bad batch would."""
     as_ever = Training.training_step
 
-    def spoiled(self: Training, batch: list, index: int) -> dict[str, torch.Tensor]:
+    def spoiled(self: Training, batch: list[Any], index: int) -> dict[str, torch.Tensor]:
         found = as_ever(self, batch, index)
         return found | {"loss": found["loss"] + (by if batch[0] == step - 1 else 0.0)}
 
@@ -127,14 +127,14 @@ def test_what_is_refused_leaves_the_run_as_it_was(corpus: CorpusConfig, tmp_path
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
     other = tiny.text_corpus(tmp_path / "other" / "text", documents=50)
     words = replace(corpus, vocab_size=290)
-    model = replace(tiny.training(corpus, tmp_path).model, context=8)
+    as_it_was = tiny.training(corpus, tmp_path)
     for changed, named in (
-        ({"corpus": other}, "corpus"),
-        ({"corpus": words}, "tokenizer"),
-        ({"model": model}, r"model\.context"),
+        (replace(as_it_was, corpus=other), "corpus"),
+        (replace(as_it_was, corpus=words), "tokenizer"),
+        (replace(as_it_was, model=replace(as_it_was.model, context=8)), r"model\.context"),
     ):
         with pytest.raises(UserError, match=f"begun with another .*{named} "):
-            train(tiny.training(**({"corpus": corpus, "runs": tmp_path} | changed)), [])
+            train(changed, [])
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
@@ -142,7 +142,7 @@ def send_at(step: int, what: signal.Signals, patch: pytest.MonkeyPatch, times: i
     """This process is sent a signal in the middle of `step`, once or more often."""
     as_ever = Training.training_step
 
-    def signalled(self: Training, batch: list, index: int) -> dict[str, torch.Tensor]:
+    def signalled(self: Training, batch: list[Any], index: int) -> dict[str, torch.Tensor]:
         for _ in range(times if batch[0] == step - 1 else 0):
             os.kill(os.getpid(), what)
         return as_ever(self, batch, index)
@@ -213,13 +213,13 @@ def signalled_group(config: TrainConfig, what: signal.Signals) -> None:
     start_workers_as_alone()
     as_ever = Training.training_step
 
-    def signalling(self: Training, batch: list, index: int) -> dict[str, torch.Tensor]:
+    def signalling(self: Training, batch: list[Any], index: int) -> dict[str, torch.Tensor]:
         if batch[0] == 3:
             subprocess.run(["kill", f"-{what.value}", "--", f"-{os.getpgid(0)}"], start_new_session=True, check=True)
             time.sleep(1)  # for a reader that dies of it to be missed
         return as_ever(self, batch, index)
 
-    Training.training_step = signalling  # type: ignore[method-assign]
+    Training.training_step = signalling  # type: ignore[method-assign, assignment]
     train(config, [])
 
 

@@ -6,6 +6,7 @@ import pickle
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import layouts
 import pytest
@@ -32,10 +33,12 @@ def written(folder: Path, layout: str, prefix: str = "model.", **changed: torch.
     weights = layouts.weights_of(model, prefix)
     for name in list(weights):
         if (short := name.removeprefix(f"{prefix}decoder.").replace(".", "_")) in changed:
-            weights[name] = changed.pop(short)
+            if (tensor := changed.pop(short)) is None:
+                del weights[name]
+            else:
+                weights[name] = tensor
     assert not changed
-    whole = {name: tensor for name, tensor in weights.items() if tensor is not None}
-    return layouts.write(folder, model, whole, layout.removeprefix("legacy "), legacy="legacy" in layout)
+    return layouts.write(folder, model, weights, layout.removeprefix("legacy "), legacy="legacy" in layout)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -68,7 +71,7 @@ def test_layers_that_take_turns_in_a_slab_are_the_blocks(layout: str, dtype: tor
 @pytest.mark.parametrize("legacy", [False, True])
 def test_tensors_that_share_skip_and_turn_are_read_as_torch_reads_them(legacy: bool, tmp_path: Path) -> None:
     whole = torch.arange(60.0).view(6, 10)
-    kept = {
+    kept: dict[str, Any] = {
         "whole": whole,
         "rows": whole[2:4],
         "turned": whole.T,
@@ -150,7 +153,7 @@ MISTAKES = {
 def test_a_mistaken_checkpoint_is_a_sentence(
     layout: str, changed: dict[str, torch.Tensor | None], said: str, tmp_path: Path
 ) -> None:
-    written(tmp_path / "m", layout, **changed)
+    written(tmp_path / "m", layout, "model.", **changed)
     if not changed:
         config = json.loads((tmp_path / "m" / "config.json").read_text())
         (tmp_path / "m" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
@@ -171,7 +174,7 @@ def test_weights_that_are_not_numbers_are_named(layout: str, tmp_path: Path) -> 
 
 def test_weights_too_large_for_float16_are_named(tmp_path: Path) -> None:
     model = tiny.random_model()
-    model.decoder.layers[2].fc2.bias.data[3] = 1e6
+    tiny.block(model, 2).fc2.bias.data[3] = 1e6
     layouts.write(tmp_path / "m", model, layouts.weights_of(model, dtype=torch.float32), "bin")
     checkpoint = open_checkpoint(str(tmp_path / "m"))
     read_block(checkpoint, 2)

@@ -1,7 +1,7 @@
 """What is written stands there whole, or as it was, and a disk that is full is a sentence."""
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from analyze.writing import write_table, write_whole
 from errors import UserError
 
 OLD, NEW = pl.DataFrame({"neuron": [1, 2]}), pl.DataFrame({"neuron": range(20_000)})
-WRITERS = {
+WRITERS: dict[str, Callable[[Path, bool], None]] = {
     "a page": lambda file, large: write_whole(file, "neuron" * (20_000 if large else 1)),
     "a table": lambda file, large: write_table(file, NEW if large else OLD),
 }

@@ -14,7 +14,7 @@ from analyze.walk import MicroBatch
 from corpora.config import CorpusConfig
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
-from models.opt import OPT
+from models.opt import OPT, Block
 from tracking import WandbConfig
 from train.config import BatchConfig, LiveConfig, OptimizerConfig, TrainConfig, ValidationConfig
 
@@ -29,6 +29,13 @@ def random_model(seed: int = 0, std: float = 0.2, **variant: Any) -> OPT:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=std)
     return model
+
+
+def block(model: OPT, layer: int) -> Block:
+    """A layer of the model; torch's ModuleList forgets of what it is a list."""
+    found = model.decoder.layers[layer]
+    assert isinstance(found, Block)
+    return found
 
 
 def saved(folder: Path, model: OPT, **state: Any) -> Path:
@@ -53,7 +60,8 @@ def tokens_corpus(file: Path, ids: np.ndarray) -> CorpusConfig:
 
 def analysis(ckpt: Path, corpus: CorpusConfig, out: Path, **settings: Any) -> AnalyzeConfig:
     """Settings of a quiet census."""
-    return AnalyzeConfig(ckpt=str(ckpt), corpus=corpus, out=str(out), **({"wandb": SILENT, "device": "cpu"} | settings))
+    chosen: dict[str, Any] = {"wandb": SILENT, "device": "cpu"}
+    return AnalyzeConfig(ckpt=str(ckpt), corpus=corpus, out=str(out), **(chosen | settings))
 
 
 def text_corpus(folder: Path, documents: int = 60) -> CorpusConfig:

@@ -57,9 +57,9 @@ def test_every_type_at_every_step(out: Path) -> None:
     assert {row[:4]: row[4] for row in found.rows()} == expected
 
 
-def moves(words: dict[str, str] | None = None) -> Counter[tuple]:
+def moves(words: dict[str, str] | None = None) -> Counter[tuple[int, int, int, str, str]]:
     """Every neuron's change between neighbouring milestones, by the plan."""
-    found: Counter[tuple] = Counter()
+    found: Counter[tuple[int, int, int, str, str]] = Counter()
     for layer, neuron in EVERY:
         kinds = life(layer, neuron)
         named = [type_of(kind) if words is None else words.get(kind, "none") for kind in kinds]
@@ -75,8 +75,8 @@ def test_every_transition(out: Path) -> None:
 
 
 def test_every_change_of_a_positional_neuron(out: Path) -> None:
-    expected = moves({"both weak": "both weak", "both strong": "both strong"})
-    expected = {move: count for move, count in expected.items() if move[3:] != ("none", "none")}
+    every = moves({"both weak": "both weak", "both strong": "both strong"})
+    expected = {move: count for move, count in every.items() if move[3:] != ("none", "none")}
     assert {row[:5]: row[5] for row in table(out, "positional_transitions").rows()} == expected
 
 

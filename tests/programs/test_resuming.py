@@ -29,7 +29,7 @@ def rank(config: TrainConfig, number: int, of: int, port: int, killed: bool) -> 
         become_rank(number, of, port)
     torch.set_num_threads(1)
     if killed:
-        keeping.torch = Dying()
+        vars(keeping)["torch"] = Dying()
     train(config, [])
 
 
@@ -62,7 +62,7 @@ def run(config: TrainConfig, ranks: int = 1, killed: bool = False) -> Path:
     return Path(config.runs) / config.name
 
 
-def lines(folder: Path) -> list[dict]:
+def lines(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock."""
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in found]
@@ -125,5 +125,5 @@ def test_two_ranks_make_the_steps_of_one(whole: Path, whole_of_two: Path) -> Non
     one, two = (torch.load(last_checkpoint(folder), weights_only=True)["state_dict"] for folder in (whole, whole_of_two))
     ours, theirs = (torch.cat([parameter.flatten() for parameter in state.values()]) for state in (two, one))
     assert 0 < (ours - theirs).norm() <= 1e-6 * theirs.norm()
-    for ours, theirs in zip(lines(whole_of_two), lines(whole), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-5)
+    for line, expected in zip(lines(whole_of_two), lines(whole), strict=True):
+        assert line == pytest.approx(expected, rel=1e-5)
