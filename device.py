@@ -379,21 +379,25 @@ def cores_of_this_process() -> int:
 
     SLURM binds a task to its own cores; where it says how many those are, no more are taken and they are shared with none.
     """
-    has_affinity = hasattr(os, "sched_getaffinity")  # Linux
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     if "LOCAL_WORLD_SIZE" not in os.environ and "SLURM_CPUS_PER_TASK" in os.environ:
-        return min(cores, int(os.environ["SLURM_CPUS_PER_TASK"]))
-    return max(1, cores // local_processes())
+        return min(cores(), int(os.environ["SLURM_CPUS_PER_TASK"]))
+    return max(1, cores() // local_processes())
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute on the CPU with so many threads; null: as many as torch takes, or, where torchrun has set one for all, this process's share.
+    """Compute on the CPU with so many threads; null: as many as torch takes, or this process's share of a machine's cores.
 
     torchrun sets OMP_NUM_THREADS=1 for several processes on a machine, so that 64 processes do not start 64 threads each.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    elif local_processes() > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
+    elif local_processes() > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(cores_of_this_process())
 
 

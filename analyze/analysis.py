@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from analyze.census import take
@@ -13,13 +12,13 @@ from analyze.evolution import write_evolution
 from analyze.figures import census_figures, run_figures, write_figures
 from analyze.folder import Census, open_census
 from analyze.mirroring import mirror_alone, mirror_figures
-from analyze.ranks import Ranks, joined
+from analyze.ranks import Ranks, joined, one_voice
 from analyze.report import census_page, run_page
 from analyze.task import CensusTask
 from analyze.writing import write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model, check_tokenizer
 from corpora.tokenizer import id_count, open_tokenizer
-from device import resolved
+from device import resolved, use_threads
 from errors import UserError
 from models.checkpoint import Checkpoint
 from models.opening import open_checkpoint
@@ -31,11 +30,14 @@ def analyze(config: AnalyzeConfig) -> Path:
     Raises:
         UserError: see `open_checkpoint`, `census_sequences` and `take`.
     """
-    resolved(config.device)  # a GPU that is not there is refused before anything is read
     ranks = joined()
-    console = Console(stderr=True, quiet=not ranks.first)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    with one_voice(ranks):
+        return _analyzed(config, Console(stderr=True, quiet=not ranks.first))
+
+
+def _analyzed(config: AnalyzeConfig, console: Console) -> Path:
+    resolved(config.device)  # a GPU that is not there is refused before anything is read
+    use_threads(config.threads)
     where = Path(config.ckpt)
     milestones = sorted((where / "milestones").glob("step_*")) if (where / "milestones").is_dir() else None
     if milestones is None:
@@ -124,7 +126,7 @@ def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig, ranks: Ranks | 
         check_tokenizer(id_count(open_tokenizer(checkpoint.tokenizer)), checkpoint.config.vocab_size)
     ranks = joined() if ranks is None else ranks
     if not ranks.first:
-        ranks.told(None)  # the first one prepares the corpus, and says so
+        ranks.told(None)  # for as long as it takes: the first one prepares the corpus, and says so
     sequences = census_sequences(config.corpus, config.tokens, context, checkpoint.tokenizer, split=config.split, bos=config.bos)
     if ranks.first:
         ranks.told(None)

@@ -16,7 +16,7 @@ Planes = UInt64[np.ndarray, "plane word"]
 
 
 def counts(
-    words: Words, order: Int64[np.ndarray, " row"], offsets: Int64[np.ndarray, " segment_and_end"]
+    words: Words, order: Int32[np.ndarray, " row"], offsets: Int32[np.ndarray, " segment_and_end"]
 ) -> Int32[np.ndarray, "segment neuron"]:
     """How often every bit is set in the rows of every segment, the bits that only fill up the last word included."""
     owner, number, begins, ends = pieces(offsets, PIECE)
@@ -32,7 +32,7 @@ def counts(
     return found
 
 
-def pieces(offsets: Int64[np.ndarray, " segment_and_end"], most: int) -> tuple[Int64[np.ndarray, " piece"], ...]:
+def pieces(offsets: Int32[np.ndarray, " segment_and_end"], most: int) -> tuple[Int64[np.ndarray, " piece"], ...]:
     """Cut segments into pieces of at most so many rows, one at least: a piece's segment, its number there, its first row and end."""
     each = np.maximum(1, -(-np.diff(offsets) // most))
     owner = np.repeat(np.arange(len(each)), each)
@@ -43,7 +43,7 @@ def pieces(offsets: Int64[np.ndarray, " segment_and_end"], most: int) -> tuple[I
 
 @compiled
 def _count_pieces(
-    words: Words, order: Int64[np.ndarray, " row"], begins: Int64[np.ndarray, " piece"], ends: Int64[np.ndarray, " piece"],
+    words: Words, order: Int32[np.ndarray, " row"], begins: Int64[np.ndarray, " piece"], ends: Int64[np.ndarray, " piece"],
     number: Int64[np.ndarray, " piece"], target: Int64[np.ndarray, " piece"], first: int, last: int,
     found: Int32[np.ndarray, "segment neuron"], beside: Int32[np.ndarray, "piece neuron"],
 ) -> None:  # fmt: skip
@@ -69,7 +69,7 @@ def planes_for(rows: int) -> int:
 
 @compiled
 def add_rows(
-    words: Words, order: Int64[np.ndarray, " row"], begin: int, end: int, planes: Planes, carry: UInt64[np.ndarray, " word"]
+    words: Words, order: Int32[np.ndarray, " row"], begin: int, end: int, planes: Planes, carry: UInt64[np.ndarray, " word"]
 ) -> None:
     """Add rows `order[begin:end]` to bit-sliced counts that have planes enough."""
     at = begin
@@ -93,7 +93,7 @@ def add_plane(planes: Planes, carry: UInt64[np.ndarray, " word"]) -> None:
 
 
 @compiled
-def add_eight(words: Words, rows: Int64[np.ndarray, "8"], planes: Planes, carry: UInt64[np.ndarray, " word"]) -> None:
+def add_eight(words: Words, rows: Int32[np.ndarray, "8"], planes: Planes, carry: UInt64[np.ndarray, " word"]) -> None:
     """Add eight rows to planes 0, 1, 2; `carry` takes the eights that run over."""
     r0, r1, r2, r3, r4, r5, r6, r7 = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5], rows[6], rows[7]
     for w in range(planes.shape[1]):

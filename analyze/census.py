@@ -1,6 +1,7 @@
 """Checkpoint and sequences -> a census folder: counts, layer by layer, then tables."""
 
 import time
+from contextlib import nullcontext
 
 import torch
 from rich.console import Console
@@ -12,13 +13,13 @@ from analyze.census_tables import census_tables, write_tables
 from analyze.claim import check, claim
 from analyze.cost import Cost
 from analyze.counting import Counting
-from analyze.counts import CorpusCounts, LayerCounts
+from analyze.counts import CorpusCounts, Index, LayerCounts
 from analyze.meta import write_meta
 from analyze.plan import Plan, Shape
 from analyze.plan_text import plan_text, time_text
 from analyze.planning import first_that_fits
 from analyze.position_table import bias_warning
-from analyze.ranks import Ranks, joined
+from analyze.ranks import Ranks, all_cores, joined
 from analyze.shared_index import corpus_index
 from analyze.storing import store
 from analyze.suppression import TOO_LOOSE, answerable
@@ -54,21 +55,27 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
         claim(task)
         if not missing:
             task.scratch.remove()  # left by a program that was killed when all was counted
-    rows = corpus_index(task, keep=ranks.first)
+    rows = corpus_index(task, ranks)
     cost = Cost(task.out / "meta.json", begun)
     if plan is not None:
         for layer, seconds in Counting(task, plan, missing, rows, ranks, console).run():
             if ranks.first:
                 cost.add(layer, seconds)
     if ranks.first:
-        unwritten = [layer for layer in task.finished if not task.writes_of(layer).exists()]
-        project_layers(task, rows.corpus, unwritten, console)
-        if not answerable(task.config.thresholds):
-            console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
-        if few := bias_warning(rows.corpus.seen_at, task.config.thresholds.position_mi):
-            console.print(few, markup=False, highlight=False, soft_wrap=True)
-        write_tables(task.out, census_tables(task.out, rows, task.config.thresholds))
-        write_meta(task, rows.corpus, cost)
+        with all_cores(ranks) if task.config.threads is None else nullcontext():
+            _finish(task, rows, cost, console)
+
+
+def _finish(task: CensusTask, rows: Index, cost: Cost, console: Console) -> None:
+    """Whatever follows from counts: what neurons write, tables, meta.json."""
+    unwritten = [layer for layer in task.finished if not task.writes_of(layer).exists()]
+    project_layers(task, rows.corpus, unwritten, console)
+    if not answerable(task.config.thresholds):
+        console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
+    if few := bias_warning(rows.corpus.seen_at, task.config.thresholds.position_mi):
+        console.print(few, markup=False, highlight=False, soft_wrap=True)
+    write_tables(task.out, census_tables(task.out, rows, task.config.thresholds))
+    write_meta(task, rows.corpus, cost)
 
 
 def made_plan(task: CensusTask, missing: list[int], ranks: Ranks, console: Console) -> Plan:

@@ -16,7 +16,9 @@ from torch import Tensor
 from analyze.bar import progress_bar
 from analyze.beside import Beside
 from analyze.counts import Index, count
-from analyze.firings import DeviceRecorder, Firings, Whole, record
+from analyze.exchange import Exchange, counted_here
+from analyze.firings import DeviceRecorder, Firings, Sink, Whole, record
+from analyze.joining import collected
 from analyze.packing import bytes_for
 from analyze.plan import Plan
 from analyze.prefetch import Weights
@@ -94,8 +96,7 @@ class Counting:
                 if layer in self.missing:
                     number = self.missing.index(layer) % len(rooms)
                     firings = self._recorded(walk, rooms[number], matrices[number], recorder)
-                    if self.ranks.first:
-                        counts.do(partial(self._count, layer, firings))
+                    counts.do(partial(self._count, layer, firings))
                 else:
                     for _ in walk:
                         pass
@@ -105,15 +106,15 @@ class Counting:
         self.waited = weights.waited()
 
     def _room(self) -> UInt8[np.ndarray, "token byte"]:
-        """Room for the bits of any layer."""
-        rows, width = self.rows.counted.size, bytes_for(self.neurons)
+        """Room for the bits of any layer, of the neurons that this rank counts."""
+        rows, width = self.rows.counted.size, 8 * len(self.ranks.words(bytes_for(self.neurons) // 8))
         if self.plan.bits == "memory":
             return np.zeros((rows, width), np.uint8)
         return nameless(rows, width, Path(self.task.config.scratch or self.task.out))
 
     def _matrix(self) -> UInt8[Tensor, "token byte"] | None:
-        """Room for them on the device, where they are counted there."""
-        if not self.plan.on_gpu:
+        """Room for them on the device, where they are counted there: by one rank, which has all rows."""
+        if not self.plan.on_gpu or self.ranks.world > 1:
             return None
         return self.task.device.empty(self.rows.counted.size, bytes_for(self.neurons), dtype=torch.uint8)
 
@@ -151,9 +152,23 @@ class Counting:
         matrix: UInt8[Tensor, "token byte"] | None,
         recorder: DeviceRecorder | None,
     ) -> Firings:
-        if recorder is None:
-            return record(walk, self.rows.counted, self.neurons, bits)
-        return recorder.record(walk, bits, matrix, Whole(bits))
+        sink = self._sink(bits)
+        found = (
+            record(walk, self.rows.counted, self.neurons, bits, sink)
+            if recorder is None
+            else recorder.record(walk, bits, matrix, sink)
+        )
+        return found if self.ranks.world == 1 else counted_here(found, self.ranks)
+
+    def _sink(self, bits: UInt8[np.ndarray, "token byte"]) -> Sink:
+        if self.ranks.world == 1:
+            return Whole(bits)
+        batches = -(-len(self.task.sequences.ids) // self.task.micro)
+        return Exchange(self.ranks, batches, self.task.micro * self.positions, bytes_for(self.neurons) // 8, bits)
 
     def _count(self, layer: int, firings: Firings) -> None:
-        store(count(firings, self.rows, self.task.config.keep_ngrams), self.task.counts_of(layer))
+        file, keep = self.task.counts_of(layer), self.task.config.keep_ngrams
+        if self.ranks.world == 1:
+            store(count(firings, self.rows, keep), file)
+        elif whole := collected(count(firings, self.rows, keep) if firings.neurons else None, self.ranks):
+            store(whole, file)

@@ -1,5 +1,6 @@
 """Counts of a corpus and of one layer over it: what is stored, and all that any answer is computed from."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -22,6 +23,9 @@ from device import Device
 from errors import UserError
 
 KEPT_COVERAGE = 80  # percent that at most `keep` n-grams cover, if a table is kept; a fixed number: counts know no thresholds
+KINDS = {"BOOL": "bool", "F32": "float32"} | {
+    f"{kind}{bits}": f"{kind}{bits}".replace("U", "uint").replace("I", "int") for kind in "UI" for bits in (8, 16, 32, 64)
+}
 NARROW = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
 ANEW = "the analyze/run.py command that began this census makes it anew"
 S = TypeVar("S", bound="Stored")
@@ -32,27 +36,48 @@ class Stored:
 
     def save(self, file: Path, about: dict[str, str] | None = None) -> None:
         """Write the file whole: it appears under its name when its last byte is on disk."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".partial")
-        save_file({name: narrow(array) for name, array in arrays_of(self).items()}, str(unfinished), metadata=about)
-        with unfinished.open("rb") as stream:
-            os.fsync(stream.fileno())
-        unfinished.replace(file)
+        save({name: narrow(array) for name, array in arrays_of(self).items()}, file, about)
 
     @classmethod
-    def load(cls: type[S], file: Path) -> S:
-        """Read the file.
+    def load(cls: type[S], file: Path, mapped: bool = False) -> S:
+        """Read the file; `mapped`: arrays that are stored in their own size stay in it, and all processes of a machine share them.
 
         Raises:
             UserError: it is damaged, or not there.
         """
         try:
-            made: S = made_of(cls, load_file(file))
+            made: S = made_of(cls, mapped_arrays(file) if mapped else load_file(file))
             return made
         except FileNotFoundError:
             raise UserError(f"{file} is missing: {ANEW}.") from None
         except (SafetensorError, OSError, TypeError, KeyError) as broken:
             raise UserError(f"{file} is damaged ({broken}): delete it, and {ANEW}.") from None
+
+
+def save(arrays: Mapping[str, np.ndarray], file: Path, about: dict[str, str] | None = None) -> None:
+    """Write arrays as they are into a file that appears under its name when its last byte is on disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".partial")
+    save_file(dict(arrays), str(unfinished), metadata=about)
+    with unfinished.open("rb") as stream:
+        os.fsync(stream.fileno())
+    unfinished.replace(file)
+
+
+def mapped_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, read when they are looked at; who writes to one writes to a copy of its own."""
+    with safe_open(file, framework="numpy"):  # checks that the header is whole and speaks of the whole file
+        content = np.asarray(np.memmap(file, np.uint8, "c"))
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:start].tobytes())
+    header.pop("__metadata__", None)
+    return {name: _array(content[start:], about) for name, about in header.items()}
+
+
+def _array(content: np.ndarray, about: dict[str, Any]) -> np.ndarray:
+    begin, end = about["data_offsets"]
+    found: np.ndarray = content[begin:end].view(KINDS[about["dtype"]]).reshape(about["shape"])
+    return found
 
 
 def about_file(file: Path) -> dict[str, str]:
@@ -85,7 +110,10 @@ def narrow(array: np.ndarray) -> np.ndarray:
 def made_of(kind: Any, arrays: Mapping[str, np.ndarray], name: str = "") -> Any:
     """The dataclass again."""
     if not is_dataclass(kind):
-        return arrays[name].astype(kind.dtypes[0], copy=False)
+        array, wanted = arrays[name], np.dtype(kind.dtypes[0])
+        if array.dtype == f"u{wanted}":  # a narrow type; what was taken into it fits
+            return array.view(wanted)
+        return array.astype(wanted, copy=False)
     return kind(**{f.name: made_of(f.type, arrays, f"{name}.{f.name}" if name else f.name) for f in fields(kind)})  # type: ignore[operator]
 
 

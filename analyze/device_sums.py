@@ -39,8 +39,7 @@ def device_bytes(tokens: int, places: int, neurons: int) -> int:
     Every counted token stands in the orders by place and of common n-grams, n = 1, 2, 3; common n-grams occur 16 times.
     """
     cut = 4 * (tokens // PIECE) + places + 1 + 3 * (tokens // 16)
-    width = 4 if tokens < 2**31 else 8
-    return 4 * tokens * width + cut * (3 * width + 1) + chunk_bytes(neurons)
+    return 16 * tokens + 13 * cut + chunk_bytes(neurons)
 
 
 def chunk_bytes(neurons: int) -> int:
@@ -63,9 +62,8 @@ class OnDevice:
             owner, _, begins, ends = pieces(segments.offsets, PIECE)
             first = np.searchsorted(owner, np.arange(len(segments) + 1))
             alone = (np.diff(first) == 1)[owner].astype(np.uint8)
-            kind = np.int32 if max(len(segments.order), segments.order.max(initial=0)) < 2**31 else np.int64
             with self.device.current(), self.stream.compute():
-                there = [self._put(array.astype(kind)) for array in (segments.order, begins, ends, owner)]
+                there = [self._put(array.astype(np.int32)) for array in (segments.order, begins, ends, owner)]
                 self.known[id(segments)] = segments, Pieces(there[0], there[1], there[2], there[3], self._put(alone), first)
         return self.known[id(segments)][1]
 

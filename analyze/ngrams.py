@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
-from analyze.segments import Segments
+from analyze.segments import Segments, ordered
 
 NAMES = {1: "unigrams", 2: "bigrams", 3: "trigrams"}
 RARE = 15  # an n-gram that occurs more often is common
@@ -28,7 +28,7 @@ class Ngrams:
         return self.segments.sizes
 
     @cached_property
-    def rare(self) -> list[Int64[np.ndarray, "ngram occurrence"]]:
+    def rare(self) -> list[Int32[np.ndarray, "ngram occurrence"]]:
         """Rows of the n-grams that occur once, twice, ... `RARE` times."""
         sizes, starts = self.segments.sizes, self.segments.offsets[:-1]
         return [self.segments.order[starts[sizes == size][:, None] + np.arange(size)] for size in range(1, RARE + 1)]
@@ -38,7 +38,7 @@ class Ngrams:
         """The segments of those that occur more often."""
         sizes = self.segments.sizes
         chosen = sizes > RARE
-        return Segments(self.segments.order[np.repeat(chosen, sizes)], np.concatenate([[0], np.cumsum(sizes[chosen])]))
+        return ordered(self.segments.order[np.repeat(chosen, sizes)], sizes[chosen])
 
 
 def ngrams(
@@ -56,10 +56,10 @@ def ngrams(
         keys[:, back:] += ids[:, : ids.shape[1] - back] + 1  # the sentinel is digit 0
     rows = np.flatnonzero(counted)
     order = np.argsort(keys.ravel()[rows], kind="stable")
-    ordered = keys.ravel()[rows[order]]
+    in_order = keys.ravel()[rows[order]]
     if n == 1:
-        found, sizes = np.arange(1, base), np.bincount(ordered - 1, minlength=vocabulary)
+        found, sizes = np.arange(1, base), np.bincount(in_order - 1, minlength=vocabulary)
     else:
-        found, sizes = np.unique(ordered, return_counts=True)
+        found, sizes = np.unique(in_order, return_counts=True)
     digits = found[:, None] // base ** np.arange(n - 1, -1, -1) % base - 1
-    return Ngrams(digits.astype(np.int32), Segments(rows[order], np.concatenate([[0], np.cumsum(sizes)])))
+    return Ngrams(digits.astype(np.int32), ordered(rows[order], sizes))

@@ -1,32 +1,48 @@
-"""Several processes, one census: each walks its share of micro-batches and sends its firing bits to the first, which counts.
+"""Several processes, one census: each walks its share of micro-batches, and counts its share of neurons over all of them.
 
-Shares are whole micro-batches, of the shape and with the sequences they have in one process: so the bits, and the files, are its own.
+Shares are whole micro-batches, of the shape and with the sequences they have in one process, and whole words of 64 neurons: so the
+bits, and the files, are its own.
 """
 
-import os
-from dataclasses import dataclass
-from typing import TypeVar
+import atexit
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float32, UInt8
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-SENT_AT_ONCE = 1 << 28  # bytes
+from analyze.launching import launched
+from device import cores, local_processes
+from errors import UserError
+
+PATIENCE = timedelta(days=30)  # until a process that waits for another gives up: preparing a corpus may take days
 T = TypeVar("T")
+
+
+class OtherEnded(SystemExit):
+    """Another process of this census has ended, and has said why; this one ends without a word."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is, of how many; torchrun starts them."""
+    """Which process this is, of how many; torchrun or srun starts them."""
 
     rank: int = 0
     world: int = 1
+    counting: Any = field(default=None, compare=False, repr=False)  # the process group of the thread that counts: its own order
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that counts and writes."""
+        """Whether this is the process that writes."""
         return self.rank == 0
 
     def share(self, batches: int, rank: int | None = None) -> range:
@@ -34,12 +50,24 @@ class Ranks:
         rank = self.rank if rank is None else rank
         return range(batches * rank // self.world, batches * (rank + 1) // self.world)
 
+    def words(self, words: int, rank: int | None = None) -> range:
+        """The neighbouring words of 64 neurons that a rank (this one) counts. The first has some if anyone has."""
+        rank = self.rank if rank is None else rank
+        each, more = divmod(words, self.world)
+        return range(rank * each + min(rank, more), (rank + 1) * each + min(rank + 1, more))
+
+    def neurons(self, neurons: int) -> slice:
+        """The neurons of this rank's words."""
+        words = self.words(-(-neurons // 64))
+        return slice(64 * words.start, max(64 * words.start, min(64 * words.stop, neurons)))
+
     def told(self, value: T) -> T:
         """What the first rank says."""
         if self.world == 1:
             return value
         said = [value]
-        dist.broadcast_object_list(said)
+        with connected():
+            dist.broadcast_object_list(said)
         return said[0]
 
     def agree(self, value: object) -> bool:
@@ -47,41 +75,95 @@ class Ranks:
         if self.world == 1:
             return True
         said: list[object] = [None] * self.world
-        dist.all_gather_object(said, value)
+        with connected():
+            dist.all_gather_object(said, value)
         return all(other == value for other in said)
+
+    def greatest(self, values: Tensor) -> None:
+        """Make every value the greatest that any process has."""
+        if self.world > 1:
+            with connected():
+                dist.all_reduce(values, dist.ReduceOp.MAX)
 
     def least(self, values: Tensor) -> None:
         """Make every value the least that any process has."""
         if self.world > 1:
-            dist.all_reduce(values, dist.ReduceOp.MIN)
-
-    def gather(
-        self, bits: UInt8[np.ndarray, "token byte"], max_pre: Float32[np.ndarray, " neuron"], batches: int, rows_of_batch: int
-    ) -> None:
-        """Fill the first rank's `bits` and `max_pre` with those of the others."""
-        if self.first:
-            for other in range(1, self.world):
-                for part in _parts(bits, self.share(batches, other), rows_of_batch):
-                    dist.recv(torch.from_numpy(part), other)
-                theirs = torch.empty(len(max_pre))
-                dist.recv(theirs, other)
-                np.maximum(max_pre, theirs.numpy(), out=max_pre)
-        else:
-            for part in _parts(bits, self.share(batches), rows_of_batch):
-                dist.send(torch.from_numpy(part), 0)
-            dist.send(torch.from_numpy(max_pre), 0)
+            with connected():
+                dist.all_reduce(values, dist.ReduceOp.MIN)
 
 
-def _parts(bits: UInt8[np.ndarray, "token byte"], batches: range, rows_of_batch: int) -> list[UInt8[np.ndarray, "token byte"]]:
-    last = min(len(bits), batches.stop * rows_of_batch)
-    at_once = max(1, SENT_AT_ONCE // bits.shape[1])
-    return [bits[row : min(row + at_once, last)] for row in range(batches.start * rows_of_batch, last, at_once)]
+@contextmanager
+def connected() -> Iterator[None]:
+    """Talk to other processes; where one of them has ended, so does this one."""
+    try:
+        yield
+    except RuntimeError:  # gloo's, of a connection that is closed
+        raise OtherEnded from None
+
+
+@contextmanager
+def one_voice(ranks: Ranks) -> Iterator[None]:
+    """Of several processes that end in a mistake, the first to do so says its own."""
+    try:
+        yield
+    except UserError:
+        if ranks.world > 1 and not _speaks(ranks):
+            raise OtherEnded from None
+        raise
+
+
+def _speaks(ranks: Ranks) -> bool:
+    with suppress(RuntimeError):  # the process that keeps the store has ended already
+        said: bytes = _joined().compare_set("who says why", "", str(ranks.rank))
+        return said.decode() == str(ranks.rank)
+    return False
+
+
+@contextmanager
+def all_cores(ranks: Ranks) -> Iterator[None]:
+    """Compute with the cores of the other processes on this machine as well, which have nothing to do meanwhile."""
+    threads = torch.get_num_threads()
+    if ranks.world > 1:
+        torch.set_num_threads(max(threads, min(threads * local_processes(), cores())))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def joined() -> Ranks:
-    """The processes that torchrun started, joined over gloo; this one alone otherwise."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """The processes that torchrun or srun started, joined over gloo; this one alone otherwise."""
+    if launched() == 1:
         return Ranks()
-    if not dist.is_initialized():
-        dist.init_process_group("gloo")
-    return Ranks(dist.get_rank(), dist.get_world_size())
+    _joined()
+    return Ranks(dist.get_rank(), dist.get_world_size(), _counting())
+
+
+@cache
+def _joined() -> Any:
+    """Join the processes, once; what they can leave words in for each other."""
+    with connected():
+        words, rank, world = next(rendezvous("env://"))
+        dist.init_process_group("gloo", store=words, rank=rank, world_size=world, timeout=PATIENCE)
+    atexit.register(dist.destroy_process_group)
+    return words
+
+
+@cache
+def _counting() -> Any:
+    with connected():
+        return dist.new_group(timeout=PATIENCE)
+
+
+def sent(tensor: Tensor, to: int, ranks: Ranks, at_once: int) -> None:
+    """Send bytes to a rank, from the thread that counts, so many at once."""
+    with connected():
+        for piece in torch.split(tensor, at_once):
+            dist.send(piece, to, group=ranks.counting)
+
+
+def received(tensor: Tensor, source: int, ranks: Ranks, at_once: int) -> None:
+    """Fill a tensor with what a rank sends in the same way."""
+    with connected():
+        for piece in torch.split(tensor, at_once):
+            dist.recv(piece, source, group=ranks.counting)

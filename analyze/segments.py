@@ -15,13 +15,13 @@ COUNTS_AT_ONCE = 4_194_304  # integers of a chunk: 16 MB
 class Segments:
     """An order of some rows of the bit matrix, cut into segments: segment s is rows `order[offsets[s]:offsets[s + 1]]`."""
 
-    order: Int64[np.ndarray, " row"]
-    offsets: Int64[np.ndarray, " segment_and_end"]
+    order: Int32[np.ndarray, " row"]
+    offsets: Int32[np.ndarray, " segment_and_end"]
 
     @property
     def sizes(self) -> Int64[np.ndarray, " segment"]:
         """Rows in every segment."""
-        return np.diff(self.offsets)
+        return np.diff(self.offsets).astype(np.int64)
 
     def __len__(self) -> int:
         """How many segments."""
@@ -37,8 +37,13 @@ def segments_of(keys: Int[np.ndarray, " row"], counted: Bool[np.ndarray, " row"]
     """Rows with the same key form a segment; rows that are not counted are left out."""
     rows = np.flatnonzero(counted)
     order = rows[np.argsort(keys[rows], kind="stable")]
-    sizes = np.bincount(keys[rows], minlength=segments)
-    return Segments(order, np.concatenate([[0], np.cumsum(sizes)]))
+    return ordered(order, np.bincount(keys[rows], minlength=segments))
+
+
+def ordered(order: Int[np.ndarray, " row"], sizes: Int[np.ndarray, " segment"]) -> Segments:
+    """Neighbouring segments of these sizes."""
+    assert len(order) < 2**31, "the bits of so many rows fit into no memory"
+    return Segments(order.astype(np.int32), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32))
 
 
 def as_words(bits: UInt8[np.ndarray, "token byte"]) -> UInt64[np.ndarray, "token word"]:

@@ -1,26 +1,36 @@
-"""The corpus' orders, beside the counts: made once for a corpus, whichever censuses are taken of it."""
+"""The corpus' orders, beside the counts: made once for a corpus, whichever censuses are taken of it, and mapped by all who count."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from analyze.counts import Index, about_file, index
+from analyze.ranks import Ranks
 from analyze.storing import store
 from analyze.task import CensusTask
+from memory import given_back
 
 
-def corpus_index(task: CensusTask, keep: bool) -> Index:
-    """The corpus' orders: those beside the counts, else made and, if `keep`, put there with the counts of the corpus."""
-    file, s, vocabulary = task.out / "index.safetensors", task.sequences, task.checkpoint.config.vocab_size
-    about = {"corpus": f"{s.fingerprint}, {vocabulary} ids"}
-    if not keep:
-        return index(s.ids, s.domains, len(s.domain_names), s.bos_id, vocabulary)
-    _share(file, about)
-    if about_file(file) != about:
-        store(index(s.ids, s.domains, len(s.domain_names), s.bos_id, vocabulary), file, about)
-    found = Index.load(file)
-    store(found.corpus, task.out / "corpus.safetensors")
-    return found
+def corpus_index(task: CensusTask, ranks: Ranks) -> Index:
+    """The corpus' orders: those beside the counts, else made and put there with the counts of the corpus.
+
+    The first rank makes them. A rank on another machine, where no such file is seen, makes its own.
+    """
+    file, vocabulary = task.out / "index.safetensors", task.checkpoint.config.vocab_size
+    about = {"corpus": f"{task.sequences.fingerprint}, {vocabulary} ids"}
+    if ranks.first:
+        _share(file, about)
+        if about_file(file) != about:
+            with given_back():  # sorting takes several times the room of what is found
+                store(_made(task), file, about)
+        store(Index.load(file, mapped=True).corpus, task.out / "corpus.safetensors")
+    ranks.told(None)
+    return Index.load(file, mapped=True) if about_file(file) == about else _made(task)
+
+
+def _made(task: CensusTask) -> Index:
+    s = task.sequences
+    return index(s.ids, s.domains, len(s.domain_names), s.bos_id, task.checkpoint.config.vocab_size)
 
 
 def _share(file: Path, about: dict[str, str]) -> None:

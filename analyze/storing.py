@@ -1,21 +1,26 @@
 """Counts put on disk, or a sentence about the disk."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
 
-from analyze.counts import Stored
+from analyze.counts import Stored, save
 from errors import UserError
 
 
-def store(counts: Stored, file: Path, about: dict[str, str] | None = None) -> None:
+def store(counts: Stored | Mapping[str, np.ndarray], file: Path, about: dict[str, str] | None = None) -> None:
     """Write counts whole.
 
     Raises:
         UserError: the disk is full; nothing is left under the file's name or beside it.
     """
     try:
-        counts.save(file, about)
+        if isinstance(counts, Stored):
+            counts.save(file, about)
+        else:
+            save(counts, file, about)
     except (OSError, SafetensorError) as full:
         file.with_suffix(".partial").unlink(missing_ok=True)
         raise UserError(

@@ -65,7 +65,7 @@ def _filled(words: Words, kept: Bool[np.ndarray, " neuron"], ngrams: Ngrams) -> 
 
 @compiled
 def _entries(
-    words: Words, order: Int64[np.ndarray, " row"], offsets: Int64[np.ndarray, " end"], keep: UInt64[np.ndarray, " word"],
+    words: Words, order: Int32[np.ndarray, " row"], offsets: Int32[np.ndarray, " end"], keep: UInt64[np.ndarray, " word"],
     first: int, last: int,
 ) -> tuple[Int32[np.ndarray, " entry"], Int32[np.ndarray, " entry"], Int32[np.ndarray, " entry"]]:  # fmt: skip
     """Neuron, n-gram and firings, for the n-grams `first` to `last` and every kept neuron that fires on them."""
@@ -104,7 +104,7 @@ def _entries(
 
 
 @compiled
-def _any_fires(words: Words, rows: Int64[np.ndarray, " row"], keep: UInt64[np.ndarray, " word"]) -> bool:
+def _any_fires(words: Words, rows: Int32[np.ndarray, " row"], keep: UInt64[np.ndarray, " word"]) -> bool:
     """Whether a kept neuron fires in some row: in most there is none."""
     for row in rows:
         fires = np.uint64(0)

@@ -55,7 +55,7 @@ def tally(
     width = 64 * words.shape[1]
     rare = np.zeros((CELLS, width), np.int32)
     once = ngrams.rare[0][:, 0]  # most n-grams by far; together they are one segment
-    rare[0] = counts(words, once, np.array([0, len(once)]))[0]
+    rare[0] = counts(words, once, np.array([0, len(once)], np.int32))[0]
     for size, rows in enumerate(ngrams.rare[1:], start=2):
         first = size * (size - 1) // 2
         tasks = [(words, rows[a:b]) for a, b in shares(np.ones(len(rows)))] if len(rows) > 500 else [(words, rows)]
@@ -77,7 +77,7 @@ def tally(
 
 
 @compiled
-def _tally_rare(words: Words, rows: Int64[np.ndarray, "ngram occurrence"]) -> Int32[np.ndarray, "firings neuron"]:
+def _tally_rare(words: Words, rows: Int32[np.ndarray, "ngram occurrence"]) -> Int32[np.ndarray, "firings neuron"]:
     """Of n-grams that occur equally often: on how many does each neuron fire once, twice, ... ."""
     size, width = rows.shape[1], words.shape[1]
     depth = planes_for(size)

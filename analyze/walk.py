@@ -100,6 +100,7 @@ class ResidualStream:
         finite = torch.isfinite(self.device.fetch(sums)).flatten()
         if not finite.all():
             bad = self.batches.start * self.micro + int((~finite).nonzero()[0])
+            bad = bad if bad < self.sequences else 0  # copies of the first fill up
             raise UserError(
                 f"Layer {layer} gives values that are not finite in sequence {bad}; try dtype=float32, or check the weights."
             )

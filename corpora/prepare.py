@@ -1,5 +1,6 @@
 """corpus -> token store: find the store of a corpus, or make it."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -103,6 +104,7 @@ def _say(words: str) -> None:
 
 
 PARTIAL = ".partial"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -110,7 +112,12 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock on a folder's name, so that ranks and programs started together prepare a store once, and fetch in turn."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name.lstrip('.')}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as mistake:
+            if mistake.errno not in NO_LOCKS:
+                raise
+            _say(f"{folder.parent} is on a file system without locks: do not start two programs that prepare a corpus there.")
         yield
 
 

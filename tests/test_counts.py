@@ -280,7 +280,7 @@ def test_more_than_two_to_the_24_firings_are_counted_one_by_one() -> None:
     from analyze.tables import table
     from analyze.tallies import tally
 
-    every = Segments(np.arange(1, tokens), np.array([0, tokens - 1]))
+    every = Segments(np.arange(1, tokens, dtype=np.int32), np.array([0, tokens - 1], np.int32))
     assert HostSums(bits, 2).whole(every).tolist() == [[tokens - 1, 0]]
     found = tally(bits, 2, at)
     assert found.n_fired.tolist() == [tokens - 1, 0] and covering(found, 95).tolist() == [2, 0]

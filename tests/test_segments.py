@@ -15,7 +15,7 @@ from analyze import device_sums
 from analyze.device_sums import DeviceSums, OnDevice, device_bytes
 from analyze.firings import record
 from analyze.packing import packed
-from analyze.segments import HostSums, Segments, segments_of
+from analyze.segments import HostSums, Segments, ordered, segments_of
 from device import CPU, Event, Stream
 
 
@@ -68,7 +68,7 @@ def test_wherever_pieces_end_counts_are_those_of_numpy(sizes: list[int], neurons
     fires = rng.random((max(1, sum(sizes)), neurons)) < rng.random(neurons)
     fires[:, 0] = True  # as often as there are rows
     bits, order = whole_words(fires), rng.permutation(len(fires))[: sum(sizes)]
-    segments = Segments(order, np.concatenate([[0], np.cumsum(sizes)]))
+    segments = ordered(order, np.array(sizes))
     expected = by_numpy(bits, neurons, segments)
     assert np.array_equal(HostSums(bits, neurons).whole(segments), expected)
     assert np.array_equal(on(Interpreting(), bits, neurons).whole(segments), expected)

@@ -23,7 +23,7 @@ def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def census(*settings: str, cwd: Path, launch: tuple[str, ...] = ()) -> None:
     """Take a census of `model`."""
-    given = ("ckpt=model", "corpus=tokens", "device=cpu", "wandb.mode=disabled", "micro=2", *settings)
+    given = ("ckpt=model", "corpus=tokens", "device=cpu", "wandb.mode=disabled", "micro=2", "threads=1", *settings)
     run(*launch, str(HERE / "analyze" / "run.py"), *given, cwd=cwd)
 
 
