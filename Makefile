@@ -30,7 +30,7 @@ bench: setup
 	$(RUN) scripts/benchmark.py $(BENCH_ARGS)
 
 gpu: setup
-	$(RUN) scripts/gpu.py --part $(PART)
+	@$(RUN) scripts/gpu.py --part $(PART)
 
 format: setup
 	$(RUN) -m ruff check --fix .

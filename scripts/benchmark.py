@@ -38,7 +38,7 @@ from models.config import OPTConfig
 from models.opening import open_checkpoint
 from models.opt import OPT, Block, initialise
 from provenance import measured_on
-from scripts.measuring import GB, POSITIONS, Figure, answer, now, tell, text
+from scripts.measuring import GB, POSITIONS, Figure, answer, clocked, now, tell, text
 
 VOCABULARY = 50_272
 
@@ -114,17 +114,6 @@ def record(device: Device, walk: Iterator[MicroBatch], counted: np.ndarray, bits
 def micro(ids: np.ndarray, device: Device) -> int:
     """Sequences of a micro-batch: one is the fastest for every way on a CPU; a GPU takes as many positions as a census gives it."""
     return max(1, min(len(ids), POSITIONS_AT_ONCE[device.kind] // ids.shape[1])) if device.asynchronous else 1
-
-
-def clocked(walk: Iterator[MicroBatch], spent: list[float]) -> Iterator[MicroBatch]:
-    """The same batches, and the seconds that making them took."""
-    while True:
-        start = time.perf_counter()
-        batch = next(walk, None)
-        spent[0] += time.perf_counter() - start
-        if batch is None:
-            return
-        yield batch
 
 
 def hooks(checkpoint: Checkpoint, ids: np.ndarray, layers: int, dtype: torch.dtype, device: Device) -> dict[str, float]:

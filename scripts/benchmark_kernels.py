@@ -15,6 +15,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from analyze.device_sums import DeviceSums, OnDevice
 from analyze.firings import record
@@ -29,6 +30,7 @@ from scripts.measuring import GB, Figure, now, tell, text
 PACKED = 16_384  # rows of a micro-batch
 ROUNDS = 5
 HALVED = 4  # times, is how rarely neurons fire: on a sixteenth of the tokens
+Way = Callable[[Device, Tensor, Tensor, Tensor, Tensor, Tensor, int], None]
 Times = dict[str, tuple[float, int]]  # way -> seconds, and bytes that it must move
 
 
@@ -48,16 +50,18 @@ def packing(device: Device, rows: int, neurons: int, dtype: torch.dtype) -> Time
     values = (torch.randn(1024, neurons, generator=generator) - 1.6).to(dtype)[torch.arange(rows) % 1024]
     counted, bits = torch.ones(rows, dtype=torch.bool), torch.empty(rows, bytes_for(neurons), dtype=torch.uint8)
     moved = values.nbytes + bits.nbytes
-    there = [
-        device.put(tensor)
-        for tensor in (values, counted, bits, torch.full((neurons,), -torch.inf), torch.full((neurons,), NEVER))
-    ]
-    torchs = seconds(lambda: pack_by_torch(device, *there, 0), device)
+    there, left_in = device.put(values), (device.put(counted), device.put(bits))
+    greatest, first = device.put(torch.full((neurons,), -torch.inf)), device.put(torch.full((neurons,), NEVER))
+
+    def packed_by(way: Way) -> float:
+        return seconds(lambda: way(device, there, *left_in, greatest, first, 0), device)
+
+    torchs = {"packing, torch": (packed_by(pack_by_torch), moved)}
     if device.triton:
-        return {"packing, Triton": (seconds(lambda: pack(device, *there, 0), device), moved), "packing, torch": (torchs, moved)}
+        return {"packing, Triton": (packed_by(pack), moved)} | torchs
     batch = MicroBatch(0, values[None])
     numbas = seconds(lambda: record([batch], np.ones((1, rows), bool), neurons, bits.numpy()), device)
-    return {"packing, numba": (numbas, moved), "packing, torch": (torchs, moved)}
+    return {"packing, numba": (numbas, moved)} | torchs
 
 
 def sums(device: Device, rows: int, neurons: int) -> Times:

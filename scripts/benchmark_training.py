@@ -166,7 +166,7 @@ def task_of(arguments: argparse.Namespace, weights: Path) -> Task:
         milestones=[],
         checkpoint_every=NEVER,
         precision="bfloat16",
-        device=str(device),
+        device=device.kind,
         model=model,
         batch=BatchConfig(tokens=micro * context, micro=micro),
         optimizer=OptimizerConfig(),
@@ -180,7 +180,7 @@ def main() -> None:
     """Measure, print and save the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=tuple(SHAPES), help="default: 125m on a GPU, 4x256 on a CPU")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--dropout", type=float, default=0.0, help="on residual branches and attention; OPT has 0.1")
     parser.add_argument("--micro", type=int, help="sequences per step")
     parser.add_argument("--steps", type=int, default=3, help="per turn")

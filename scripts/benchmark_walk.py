@@ -76,18 +76,19 @@ def task_for(arguments: argparse.Namespace, out: Path) -> CensusTask:
     checkpoint = open_checkpoint(str(arguments.ckpt))
     ids = text(arguments.sequences, positions=min(arguments.positions, checkpoint.config.context))
     sequences = Sequences(ids % checkpoint.config.vocab_size, np.zeros(len(ids), np.uint8), ["random"], 2, None, None)
+    device = timed(resolved(arguments.device))
     config = AnalyzeConfig(
         ckpt=str(arguments.ckpt),
         corpus=CorpusConfig(name="random", source="tokens", path="-"),
         out=str(out),
         layers=arguments.layers,
-        device=arguments.device,
+        device=device.kind,
         dtype=arguments.dtype,
         micro=arguments.micro,
         host_memory=arguments.memory,
         residuals=arguments.residuals,
     )
-    return CensusTask(checkpoint, sequences, out, config, timed(resolved(arguments.device)))
+    return CensusTask(checkpoint, sequences, out, config, device)
 
 
 def census(task: CensusTask, arguments: argparse.Namespace) -> dict[str, float]:

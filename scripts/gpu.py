@@ -35,13 +35,15 @@ GRACE = 10.0  # seconds between asking a process to end and ending it
 LINES = 20  # kept of what a step said
 
 
-def ran(part: str, step: Step, on_gpu: bool) -> Outcome:
-    """Run a step, its words passed on; when its time is over, it and all that it started are stopped."""
+def ran(part: str, step: Step, on_gpu: bool, gpu: int | None = None) -> Outcome:
+    """Run a step, its words passed on; when its time is over, it and all that it started are stopped. `gpu`: the only one it sees."""
     print(f"\n== {part}: {step.name} (at most {step.seconds:.0f} s)", flush=True)
     step.out.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     if on_gpu:
         environment.pop("TRITON_INTERPRET", None)  # the kernels themselves, not what Triton's interpreter makes of them
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = seen(gpu, environment.get("CUDA_VISIBLE_DEVICES"))
     begun, said = time.monotonic(), deque[str](maxlen=LINES)
     process = subprocess.Popen(
         [sys.executable, *step.command], cwd=HERE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -60,11 +62,17 @@ def ran(part: str, step: Step, on_gpu: bool) -> Outcome:
     return Outcome(part, step, became, time.monotonic() - begun, list(said))
 
 
+def seen(gpu: int, visible: str | None) -> str:
+    """The one GPU for CUDA_VISIBLE_DEVICES, of those that are visible now."""
+    return visible.split(",")[gpu].strip() if visible else str(gpu)
+
+
 def _pass_on(process: "subprocess.Popen[str]", said: deque[str]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        said.append(line.rstrip())
+    with process.stdout as lines:
+        for line in lines:
+            print(line, end="", flush=True)
+            said.append(line.rstrip())
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
@@ -120,10 +128,14 @@ def main() -> None:
         weights = work / "weights" if arguments.rehearse else HERE / "runs/benchmark"
         parts = rehearsed(work, weights) if arguments.rehearse else for_gpu(device, work, weights)
         chosen = NAMES if arguments.part == "all" else (arguments.part,)
-        outcomes = [
-            ran(part, patient(step, arguments.patience), device.kind == "cuda") for part in chosen for step in parts[part]
-        ]
+        only = device.name.index if ":" in arguments.device else None
+        steps = [(part, patient(step, arguments.patience)) for part in chosen for step in parts[part]]
+        outcomes = [ran(part, step, device.kind == "cuda", only) for part, step in steps]
         out = arguments.out or (work / "results" if arguments.rehearse else HERE / "docs/results")
         file = save(device, outcomes, out, "" if arguments.part == "all" else f"_{arguments.part}")
         print(f"\n{file.read_text()}" if arguments.rehearse else f"\n{title(device)}\n\n{summary(outcomes)}\n\n{file}")
     sys.exit(any(outcome.became != DONE for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,8 @@ import torch
 from device import Device
 
 NAMES = ("tests", "census", "walk", "training")
-TESTS = ("test_gpu", "test_gpu_training", "test_segments", "test_counts", "test_throughput")
+HERE = Path(__file__).parents[1]
+TESTS = ("gpu*", "segments", "packing", "kernels", "counts", "throughput")  # files of tests that a GPU, or its speed, is for
 REFERENCE = 989.4e12  # FLOP/s of the GPU for which amounts were chosen; a slower one is given less text for the same time
 UNKNOWN = 0.3  # of it: a GPU that no table knows
 
@@ -26,13 +27,13 @@ class Step:
 def for_gpu(device: Device, work: Path, weights: Path) -> dict[str, list[Step]]:
     """What runs on a GPU: 25 minutes at most, 8 a part. Synthesised checkpoints stay in `weights` for the next time."""
     speed = min(1.0, (device.peak_flops(torch.float16) or UNKNOWN * REFERENCE) / REFERENCE)
-    on = f"--device {device} --dtype float16"
+    on = "--device cuda --dtype float16"
     small, large = (f"{on} --sequences {max(16, int(speed * most))}" for most in (256, 320))
-    train = f"--device {device} --shape 125m --steps 8 --ways ours transformers transformers_compiled transformers_bfloat16"
+    train = "--device cuda --shape 125m --steps 8 --ways ours transformers transformers_compiled transformers_bfloat16"
     return {
         "tests": [
-            _step("pytest", work, 240, "-m pytest -n 0 --color=no", *(f"tests/{name}.py" for name in TESTS)),
-            _step("kernels", work, 60, f"scripts/benchmark_kernels.py --device {device}"),
+            _step("pytest", work, 240, "-m pytest -n 0 --color=no", *_tests()),
+            _step("kernels", work, 60, "scripts/benchmark_kernels.py --device cuda"),
         ],
         "census": [_step("125m", work, 240, f"scripts/benchmark.py {on} --tokens 1048576 --rounds 2")],
         "walk": [
@@ -67,6 +68,11 @@ def rehearsed(work: Path, weights: Path) -> dict[str, list[Step]]:
         ],
         "training": [_step(f"dropout_{p}", work, 120, f"scripts/benchmark_training.py {train} --dropout {p}") for p in ("0.0", "0.1")],
     }  # fmt: skip
+
+
+def _tests() -> list[str]:
+    files = (file for name in TESTS for file in sorted((HERE / "tests").glob(f"test_{name}.py")))
+    return [str(file.relative_to(HERE)) for file in files]
 
 
 def _step(name: str, work: Path, seconds: float, command: str, *words: str) -> Step:

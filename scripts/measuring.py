@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from device import Device
 
 POSITIONS = 2048
 GB = 1_000_000_000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ def now(device: Device) -> float:
     """The time, when the device has done what it was told."""
     device.synchronize()
     return time.perf_counter()
+
+
+def clocked(walk: Iterator[T], spent: list[float]) -> Iterator[T]:
+    """The same batches, and the seconds that making them took."""
+    while True:
+        start = time.perf_counter()
+        batch = next(walk, None)
+        spent[0] += time.perf_counter() - start
+        if batch is None:
+            return
+        yield batch
 
 
 def answer(command: list[str]) -> Any:

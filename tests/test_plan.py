@@ -246,7 +246,7 @@ def test_what_moves_depends_on_where_it_lies() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_page_on_performance_says_what_is_computed(size: str) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
+    page = (Path(__file__).parents[1] / "docs/performance.md").read_text()
     assert f"| {size} | {' | '.join(expected(size))} |" in page
 
 
