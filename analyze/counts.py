@@ -1,7 +1,6 @@
 """Counts of a corpus and of one layer over it: what is stored, and all that any answer is computed from."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
@@ -11,9 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from analyze.device_sums import DeviceSums, OnDevice
+from analyze.direct_write import save_arrays
 from analyze.firings import Firings
 from analyze.ngrams import Ngrams, ngrams
 from analyze.segments import HostSums, Segments, segments_of
@@ -58,9 +58,7 @@ def save(arrays: Mapping[str, np.ndarray], file: Path, about: dict[str, str] | N
     """Write arrays as they are into a file that appears under its name when its last byte is on disk."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".partial")
-    save_file(dict(arrays), str(unfinished), metadata=about)
-    with unfinished.open("rb") as stream:
-        os.fsync(stream.fileno())
+    save_arrays(arrays, unfinished, about)
     unfinished.replace(file)
 
 

@@ -38,7 +38,8 @@ def candidates(shape: Shape, residuals: str = "auto", bits: str = "auto") -> lis
     """Every plan there is, those that are sooner done first; where something is asked for, only plans that have it."""
     plans = [Plan(shape, *layout) for layout in (ON_A_GPU if shape.gpu else ON_A_CPU)]
     asked = [plan for plan in plans if residuals in ("auto", plan.residuals) and bits in ("auto", plan.bits)]
-    return [plan for plan in asked if shape.triton or not plan.on_gpu]
+    counts_there = shape.triton and shape.processes == 1  # of several, each has all rows of its neurons in main memory alone
+    return [plan for plan in asked if counts_there or not plan.on_gpu]
 
 
 def first_that_fits(shape: Shape, budgets: Budgets, residuals: str = "auto", bits: str = "auto") -> Plan:

@@ -31,7 +31,7 @@ from models.opt import OPT
 from tracking import WandbConfig
 
 SHAPE = OPTConfig(layers=4, width=512, heads=8, neurons=4096, context=512, vocab_size=8192)
-SEQUENCES = 128
+SEQUENCES = 512
 LAUNCHES = {"one process": (), "two ranks": ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")}
 
 

@@ -1,10 +1,11 @@
 """Queues of work that lag behind the host as long as they can, and run in a random order that a seed decides.
 
-There are no threads and no sleeps: whoever of the host waits does the work meanwhile. It does what it must wait for and, now and then,
-what it need not. Every stream has an eagerness, which changes at random points: one that has none works only where the host
-must wait for it, so that whoever reads what it makes without waiting comes too early; one that has all of it works at once, so
-that it comes too early itself where it forgot to wait for another. A schedule is the same again for the same seed wherever one
-thread puts all work into the queues; of several threads the operating system decides who comes first.
+There are no threads: whoever of the host waits does the work meanwhile, sometimes a few milliseconds later, in which other threads of
+the host go on. It does what it must wait for and, now and then, what it need not. Every stream has an eagerness, which changes at
+random points: one that has none works only where the host must wait for it, so that whoever reads what it makes without waiting
+comes too early; one that has all of it works at once, so that it comes too early itself where it forgot to wait for another. A
+schedule is the same again for the same seed wherever one thread puts all work into the queues; of several threads the operating
+system decides who comes first.
 """
 
 import random
@@ -22,6 +23,8 @@ EAGERNESS = (0.0, 0.0, 0.1, 0.6, 1.0)  # that streams have: the probability that
 CHANGE = 0.02  # the probability that a stream changes its own then
 NOISE = 0.15  # the probability that something else goes one step on first, where the host waits
 OTHERS_FIRST = 0.25  # the probability that all other queues go on as far as they can first
+SLOWLY = 0.25  # the probability that the host waits a while before anything is done
+LONGEST = 0.004  # seconds of such a while
 
 
 @dataclass
@@ -107,6 +110,8 @@ class Queues:
         Raises:
             RuntimeError: some work on the device has failed.
         """
+        if self.random.random() < SLOWLY and mark.reached is None:
+            time.sleep(self.random.random() * LONGEST)
         with self.lock, _plainly():
             if self.random.random() < OTHERS_FIRST:
                 for queue in self.random.sample(self.all, len(self.all)):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from imitation import Imitation
 
 PLACE = torch.device("cpu", 0)  # what the tensors call their device: main memory is `cpu` without an index
-POISON = 0xAB
+POISON = 0xFF  # of every byte: NaN in every type of floats
 TOUCHES = ("numpy", "__array__", "item", "tolist", "data_ptr", "untyped_storage", "storage", "cpu", "__bool__", "__int__",
            "__float__", "__index__", "__dlpack__", "__reduce_ex__", "__deepcopy__", "__complex__")  # fmt: skip
 Spec = tuple[torch.Size, tuple[int, ...], torch.dtype]

@@ -3,11 +3,13 @@
 Every test tries some schedules; `NEURON_CENSUS_SCHEDULES=200 pytest tests/test_asynchronous.py` tries 200.
 """
 
+import contextlib
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,21 @@ import pytest
 import tiny
 import torch
 from imitation import Imitation
+from imitation_tensor import DeviceTensor
 from rich.console import Console
 from test_census import counts
+from test_imitation import on_device
+from torch.nn import functional as F
 
 import analyze.census
 from analyze.analysis import sequences_for
 from analyze.census import take
+from analyze.prefetch import Weights
+from analyze.residuals import InFilesBeside, InPinnedSlabs, StreamFiles
 from analyze.task import CensusTask
 from device import CPU, Device
+from errors import UserError
+from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 
 SCHEDULES = int(os.environ.get("NEURON_CENSUS_SCHEDULES", "20"))
@@ -38,6 +47,7 @@ class Way:
 
     settings: dict[str, Any] = field(default_factory=dict)
     planned: dict[str, Any] = field(default_factory=dict)
+    triton: bool = False  # interpreted
 
 
 WAYS = {
@@ -51,6 +61,8 @@ WAYS = {
     "bits stay, one room, pinned": Way({"residuals": "pinned"}, {"on_gpu": True, "rooms": 1}),
     "everything in files": Way({"residuals": "file", "bits": "file"}, {"slots": 1}),
     "some layers": Way({"residuals": "pinned", "layers": "0,2"}),
+    "counted there": Way({"residuals": "memory"}, {"on_gpu": True, "rooms": 2}, triton=True),
+    "counted there, one room": Way({"residuals": "pinned"}, {"on_gpu": True, "rooms": 1}, triton=True),
     "bfloat16": Way({"residuals": "pinned", "dtype": "bfloat16"}, {"on_gpu": True}),
 }
 
@@ -61,6 +73,7 @@ def quick() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DeviceTensor, "cpu", lambda tensor: tensor.place.fetch(tensor))  # milestones are written so
         for name in ("write_tables", "write_meta", "census_tables"):
             patch.setattr(analyze.census, name, lambda *_: None)
         yield
@@ -82,9 +95,9 @@ class Place:
         config = tiny.analysis(self.folder / "model", self.corpus, out, **({"micro": 4} | way.settings))
         checkpoint = open_checkpoint(config.ckpt)
         task = CensusTask(checkpoint, sequences_for(checkpoint, config), out, config, device)
-        plan = analyze.census.plan
+        made = analyze.census.made_plan
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(analyze.census, "plan", lambda *arguments: replace(plan(*arguments), **way.planned))
+            patch.setattr(analyze.census, "made_plan", lambda *arguments: replace(made(*arguments), **way.planned))
             take(task, Console(quiet=True))
         found = counts(out)
         shutil.rmtree(out)
@@ -111,15 +124,149 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(folder, tiny.random_ids())
 
 
+@pytest.mark.parametrize("name", WAYS)
+def test_a_census_has_the_bytes_of_the_cpu_whatever_the_schedule(name: str, place: Place) -> None:
+    expected, number = place.expected(name), list(WAYS).index(name)
+    assert len(expected) > 3
+    for seed in range(number, max(SCHEDULES, number + 1), len(WAYS)):
+        assert place.census(WAYS[name], imitation(name, seed)) == expected, seed
+
+
+def imitation(name: str, seed: int, ignore: str | None = None) -> Imitation:
+    """The device of a way."""
+    return Imitation(seed, ignore, triton=name in WAYS and WAYS[name].triton)
+
+
+def census(name: str, place: Place, device: Device) -> bool:
+    """Whether it has the CPU's bytes."""
+    return place.census(WAYS[name], device) == place.expected(name)
+
+
+def weights_alone(place: Place, device: Device, slots: int = 2) -> bool:
+    """Whether every layer's weights are there when the computation gets to them, and stay; the host waits for nothing meanwhile."""
+    checkpoint = open_checkpoint(str(place.folder / "model"))
+    weights, found = Weights(checkpoint, torch.float32, device, slots), []
+    with device.current():
+        for block in weights.blocks(range(3)):
+            found.append([tensor * 1 for tensor in block.state_dict().values()])
+        assert weights.waited() >= 0
+    tensors = [[stored.read() for stored in checkpoint.layer_tensors(layer).values()] for layer in range(3)]
+    names = [list(checkpoint.layer_tensors(layer)) for layer in range(3)]
+    order = [[known.index(name) for name in weights.shapes] for known in names]
+    return all(
+        torch.equal(device.fetch(ours), tensors[layer][at].view(ours.shape))
+        for layer in range(3)
+        for ours, at in zip(found[layer], order[layer], strict=True)
+    )
+
+
+def used_again(device: Device, size: int) -> bool:
+    """Whether memory that was given back is nobody else's."""
+    filled = [device.put(torch.full((size,), 7, dtype=torch.uint8)) for _ in range(4)]
+    device.synchronize()
+    return all(bool((device.fetch(tensor) == 7).all()) for tensor in filled)
+
+
+def weights_closed_early(place: Place, device: Device) -> bool:
+    """Whether the slots' memory is free for others when the layers that follow are not wanted any more."""
+    weights = Weights(open_checkpoint(str(place.folder / "model")), torch.float32, device)
+    blocks, size = weights.blocks(range(3)), weights.size
+    next(blocks)
+    blocks.close()
+    del weights, blocks
+    return used_again(device, size)
+
+
+def residuals_closed_early(place: Place, device: Device, files: bool = False) -> bool:
+    """The same of residual streams when a layer was not finished."""
+    shape, dtype = (4, 24, 32), torch.float32
+    folder = place.folder / f"residuals{next(place.numbers)}"
+    folder.mkdir()
+    of = (3, shape, dtype)
+    residuals = InFilesBeside(*of, device, StreamFiles(*of, folder)) if files else InPinnedSlabs(*of, device)
+    for batch in range(3):
+        residuals.write(batch, device.put(torch.full(shape, float(batch))))
+    residuals.finish(-1)
+    residuals.read(0)
+    residuals.close()
+    size = int(np.prod(shape)) * dtype.itemsize
+    del residuals
+    return used_again(device, size)
+
+
+def not_finite(place: Place, device: Device) -> bool:
+    """Whether a value that is not finite is seen."""
+    folder = place.folder / f"broken{next(place.numbers)}"
+    model = tiny.random_model()
+    with torch.no_grad():
+        model.decoder.layers[1].fc1.bias.fill_(3e38)
+        model.decoder.layers[1].fc2.weight.fill_(1.0)
+    tiny.saved(folder / "model", model)
+    try:
+        Place(folder, place.ids).census(WAYS["memory"], device)
+    except UserError as mistake:
+        return "Layer 1 gives values that are not finite in sequence 0" in str(mistake)
+    return False
+
+
+def beside_training(place: Place, device: Device) -> bool:
+    """Whether a census that is taken while steps of training are queued is that of the weights at its step."""
+    ids, folder = torch.from_numpy(place.ids), place.folder / f"live{next(place.numbers)}"
+    assert isinstance(device, Imitation)
+    model: Any = on_device(device, tiny.random_model()).requires_grad_(True)
+
+    def step() -> None:
+        with device.current():
+            there = device.put(ids)
+            F.cross_entropy(model(there)[:, :-1].flatten(0, 1), there[:, 1:].flatten()).backward()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.sub_(parameter.grad, alpha=0.1)
+                    parameter.grad = None
+
+    step()
+    save_checkpoint(model, folder / "model", {})
+    step()
+    found = Place(folder, place.ids).census(WAYS["pinned"], device)
+    if "beside training" not in place.known:
+        place.known["beside training"] = _after_a_step(place, folder.with_name("on_the_cpu"))
+    return found == place.known["beside training"]
+
+
+def _after_a_step(place: Place, folder: Path) -> dict[str, bytes]:
+    model, ids = tiny.random_model(), torch.from_numpy(place.ids)
+    F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.sub_(parameter.grad, alpha=0.1)
+    save_checkpoint(model, folder / "model", {})
+    return Place(folder, place.ids).census(Way(), CPU())
+
+
+PARTS: dict[str, Callable[[Place, Device], bool]] = {
+    "weights alone": weights_alone,
+    "weights alone, one slot": partial(weights_alone, slots=1),
+    "weights closed early": weights_closed_early,
+    "residuals closed early": residuals_closed_early,
+    "files closed early": partial(residuals_closed_early, files=True),
+    "not finite": not_finite,
+    "beside training": beside_training,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_of_a_census_are_right_whatever_the_schedule(part: str, place: Place) -> None:
+    for seed in range(max(3, SCHEDULES // 4)):
+        assert PARTS[part](place, Imitation(seed)), seed
+
+
 def in_time(work: Callable[[], bool]) -> bool:
     """Whether it is right: not if it raises, or does not end."""
     found: list[bool] = []
 
     def tried() -> None:
-        try:
+        with contextlib.suppress(Exception):
             found.append(work())
-        except Exception:
-            found.append(False)
 
     thread = threading.Thread(target=tried, daemon=True)
     thread.start()
@@ -127,9 +274,25 @@ def in_time(work: Callable[[], bool]) -> bool:
     return bool(found) and found[0]
 
 
-@pytest.mark.parametrize("name", WAYS)
-def test_a_census_has_the_bytes_of_the_cpu_whatever_the_schedule(name: str, place: Place) -> None:
-    expected = place.expected(name)
-    assert len(expected) > 3
-    for seed in list(range(SCHEDULES))[list(WAYS).index(name) % len(WAYS) :: len(WAYS)] or [list(WAYS).index(name)]:
-        assert place.census(WAYS[name], Imitation(seed)) == expected, seed
+def test_no_wait_can_be_left_out(place: Place) -> None:
+    """Without it some schedule gives other bytes, a mistake, or no end."""
+    ways = {name: partial(census, name) for name in WAYS} | PARTS
+    at: dict[str, list[str]] = {}
+    for name in reversed(ways):  # parts first: they are quicker
+        device = imitation(name, 0)
+        assert ways[name](place, device), name
+        for site in device.sites:
+            at.setdefault(site, []).append(name)
+    missed = [site for site, having in at.items() if not seen_to_miss(place, site, [(name, ways[name]) for name in having])]
+    assert missed == []
+    assert len(at) > 10
+
+
+def seen_to_miss(place: Place, site: str, ways: list[tuple[str, Callable[[Place, Device], bool]]]) -> bool:
+    """Whether some schedule of some way goes wrong without the wait there."""
+    for seed in range(TRIES):
+        for name, way in ways:
+            if not in_time(partial(way, place, imitation(name, seed, site))):
+                print(f"{site}: {name}, schedule {seed}")
+                return True
+    return False

@@ -321,7 +321,7 @@ def test_a_disk_that_is_full_after_a_layer_loses_no_layer(tmp_path: Path, monkey
         disk.setattr("os.posix_fallocate", full)
         with pytest.raises(UserError, match="Finished layers are kept"):
             taken(tmp_path, ids, "full", bits="file")
-        disk.setattr("analyze.counts.save_file", full)
+        disk.setattr("analyze.counts.save_arrays", full)
         with pytest.raises(UserError, match="finished layers are kept"):
             taken(tmp_path, ids, "full")
     assert len(counts(tmp_path / "full")) == 2 + 1 + 1 and not list((tmp_path / "full").glob(".*"))

@@ -10,7 +10,7 @@ from analyze import direct_write
 from analyze.direct_write import save_arrays
 
 RNG = np.random.default_rng(0)
-ARRAYS = {
+ARRAYS: dict[str, np.ndarray] = {
     "bytes": RNG.integers(0, 255, 5000, dtype=np.uint8),
     "wide": RNG.integers(-9, 9, (3, 1001)),
     "floats": RNG.normal(size=(7, 3)).astype(np.float32),

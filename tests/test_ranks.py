@@ -1,5 +1,6 @@
 """Several processes: which share each has, what they send, and that the files are those of one."""
 
+import errno
 import fcntl
 import os
 import pickle
@@ -257,7 +258,7 @@ def test_a_file_system_without_locks_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def none(*_: object) -> None:
-        raise OSError(prepare.NO_LOCKS[0], "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", none)
     for _ in range(2):
