@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from tokenizers import Tokenizer
 
+from corpora.command import prepare_command
 from corpora.config import CorpusConfig
 from corpora.documents import documents
 from corpora.identity import source_identity, source_words
@@ -59,6 +60,29 @@ def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens
     return TokenStore.open(folder)
 
 
+def finished_store(config: CorpusConfig) -> TokenStore:
+    """The store that `token_store` finds, for processes that work together: none waits while another makes one, or asks the hub
+    for a tokenizer by whose name a store was made.
+
+    Raises:
+        UserError: there is none.
+    """
+    where = config.tokenizer
+    try:
+        made = _made_from(source_identity(config), Path(config.store))
+        fitting = _with_tokenizer(made, {"asked": where}) if where and not Path(where).exists() else []
+        if made and len(fitting) != 1:
+            fitting = _with_tokenizer(made, _recipe(config, open_tokenizer(where) if where else None))
+    except UserError:
+        fitting = [found] if (found := _uncompared(config, where)) else []
+    if not fitting:
+        raise UserError(
+            f"the corpus {config.name} is not prepared in {config.store}, and several processes do not wait while one prepares it. "
+            f"Run this once before them: {prepare_command(config)}"
+        )
+    return fitting[0]
+
+
 def _recipe(config: CorpusConfig, opened: Tokenizer | None) -> dict[str, Any]:
     """What decides the tokenizer: the hash of the one given, or how it is trained here."""
     if opened is None:
@@ -70,8 +94,7 @@ def _fitting(folder: Path, source: dict[str, Any], wanted: dict[str, Any]) -> To
     """The store of this folder, or one beside it made from the same source with the same tokenizer."""
     if folder.exists():
         return TokenStore.open(folder)
-    fitting = (store for store in _made_from(source, folder.parent) if wanted.items() <= store.manifest["tokenizer"].items())
-    return next(fitting, None)
+    return next(iter(_with_tokenizer(_made_from(source, folder.parent), wanted)), None)
 
 
 def _uncompared(config: CorpusConfig, where: str | None) -> TokenStore | None:
@@ -81,8 +104,7 @@ def _uncompared(config: CorpusConfig, where: str | None) -> TokenStore | None:
         source = source_identity(config)
     with suppress(UserError):
         wanted = _recipe(config, open_tokenizer(where)) if where else wanted
-    made = _made_from(source, Path(config.store))
-    fitting = [store for store in made if wanted.items() <= store.manifest["tokenizer"].items()]
+    fitting = _with_tokenizer(_made_from(source, Path(config.store)), wanted)
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -95,6 +117,11 @@ def _made_from(source: dict[str, Any], among: Path) -> list[TokenStore]:
             if source.items() <= said.items():
                 found.append(file.parent)
     return [TokenStore.open(folder) for folder in found]
+
+
+def _with_tokenizer(stores: list[TokenStore], wanted: dict[str, Any]) -> list[TokenStore]:
+    """Those whose manifests say all this of their tokenizer."""
+    return [store for store in stores if wanted.items() <= store.manifest["tokenizer"].items()]
 
 
 @cache

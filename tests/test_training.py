@@ -200,6 +200,22 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_is_prepared(corpus: Cor
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_no_rank_of_two_prepares_a_corpus(
+    rank: str, corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told the same, before the other is met."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    elsewhere = replace(corpus, store=str(tmp_path / "store"))
+    with pytest.raises(
+        UserError, match=r"made is not prepared in .* python scripts/prepare_corpus\.py corpus=files corpus\.name=made "
+    ):
+        train(tiny.training(elsewhere, tmp_path, device="cpu"), [])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_validation_split_shorter_than_a_window_is_named(tmp_path: Path) -> None:
     corpus = tiny.text_corpus(tmp_path / "text", documents=8)
     model = replace(tiny.training(corpus, tmp_path).model, context=1000)

@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
-from corpora.prepare import token_store
+from corpora.prepare import finished_store, token_store
 from corpora.store import TokenStore
 from corpora.tokenizer import open_tokenizer
 from errors import UserError
@@ -56,7 +56,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         torch.set_num_threads(config.threads)
     trainer = launched(config, run)
     micro_steps = config.micro_steps(trainer.world_size)
-    store = token_store(config.corpus)
+    store = token_store(config.corpus) if trainer.world_size == 1 else finished_store(config.corpus)
     config = with_vocabulary(config, store)
     begun_with = identity(config, store, str(trainer.precision))
     start = finished_steps(run, begun_with)
