@@ -25,6 +25,7 @@ from corpora.identity import source_words
 from corpora.prepare import token_store
 from errors import UserError
 from models.pickled import plain_values
+from train import reading
 from train.config import BatchConfig, OptimizerConfig, TrainConfig, WatchConfig
 from train.folder import finished_steps, identity, last_checkpoint, run_name
 from train.module import Training
@@ -233,6 +234,21 @@ def test_a_signal_to_all_processes_is_left_to_the_run(
     process.start()
     process.join()
     assert process.exitcode == code and kept(tmp_path / "run") == 4
+
+
+def reader_elsewhere() -> None:
+    """A reader on a system that does not say who sent a signal, and a SIGTERM to it."""
+    vars(signal).pop("sigwaitinfo")
+    reading._deaf(0)
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_reader_heeds_every_sigterm_where_no_sender_is_told() -> None:
+    process = SERVER.Process(target=reader_elsewhere)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGTERM
 
 
 @pytest.fixture
