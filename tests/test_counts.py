@@ -202,7 +202,12 @@ def test_a_layer_counted_on_a_device_is_that_layer_counted_on_the_host(monkeypat
 def test_a_device_that_counts_keeps_orders_and_room_from_layer_to_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, device = text(4, 60, 10, 0), Interpreting()
     put: list[int] = []
-    monkeypatch.setattr(device, "put", lambda tensor: (put.append(tensor.nbytes), tensor)[1], raising=False)
+
+    def noted(tensor: torch.Tensor) -> torch.Tensor:
+        put.append(tensor.nbytes)
+        return tensor
+
+    monkeypatch.setattr(device, "put", noted, raising=False)
     rows = index(ids.astype(np.int32), np.zeros(4, np.uint8), 1, BOS, 13)
     for layer in range(3):
         firings = fired(np.random.default_rng(layer).random((ids.size, 9)) < 0.5, ids)
