@@ -22,6 +22,7 @@ from corpora.tokenizer import open_tokenizer
 from errors import UserError
 from models.opt import OPT, PAD, initialise
 from tracking import Mirror, WandbConfig
+from train.compiling import compile_anew
 from train.config import TrainConfig
 from train.folder import begin, finished_steps, identity, last_checkpoint
 from train.keeping import Keeping, WholeCheckpoints
@@ -68,7 +69,9 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
 
     steps = steps_left(config, store, start, micro_steps, trainer)
     windows = validation_windows(store.split("validation"), config.model.context, config.validation.sequences)
-    module = Training(config, initialise(OPT(config.model), config.seed).train(), begun_with, compiles(config, trainer))
+    if compiled := compiles(config, trainer):
+        compile_anew()
+    module = Training(config, initialise(OPT(config.model), config.seed).train(), begun_with, compiled)
     mirrored = config.wandb if trainer.is_global_zero else WandbConfig(mode="disabled")
     mirror = Mirror(mirrored, run, config.name, group=config.name, settings=begun_with, console=console)
     watch = Watch(run, steps)
