@@ -21,7 +21,7 @@ from errors import UserError
 from models.opening import open_checkpoint
 from train.config import LiveConfig
 from train.folder import last_checkpoint
-from train.live_census import LiveCensus, affordable, census_steps
+from train.live_census import LiveCensus, affordable
 from train.module import Training
 from train.training import train
 
@@ -176,11 +176,11 @@ def test_a_run_and_its_censuses_go_on_without_the_text(tmp_path: Path, capfd: py
 def test_steps_of_a_run() -> None:
     config = tiny.training(CorpusConfig(name="x", source="local"), Path("runs"), steps=300, milestones=[0, 100, 250])
     config.live = LiveConfig()
-    assert census_steps(config) == [0, 1, 2, 5, 10, 20, 50, 100, 200, 250]
+    assert config.census_steps == [0, 1, 2, 5, 10, 20, 50, 100, 200, 250]
     config.live = LiveConfig(spacing="milestones", steps=[7, 400])
-    assert census_steps(config) == [0, 7, 100, 250]
+    assert config.census_steps == [0, 7, 100, 250]
     config.live = LiveConfig(spacing="off")
-    assert census_steps(config) == []
+    assert config.census_steps == []
     with pytest.raises(UserError, match=r"not even at live\.steps=\[7\]"):
         LiveConfig(spacing="off", steps=[7])
 
