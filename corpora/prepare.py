@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from corpora.config import CorpusConfig
 from corpora.documents import documents
-from corpora.identity import source_identity, source_words
+from corpora.identity import ADDED, source_identity, source_words
 from corpora.journal import Journal
 from corpora.making import BPE_BYTES, make
 from corpora.openwebtext import fetched_folder
@@ -91,7 +91,7 @@ def _made_from(source: dict[str, Any], among: Path) -> list[TokenStore]:
     for file in sorted(among.glob("*/manifest.json")):
         with suppress(ValueError):  # somebody else's broken manifest is not in our way
             said = {} if file.parent.name.endswith(PARTIAL) else json.loads(file.read_text()).get("source", {})
-            if source.items() <= said.items():
+            if source.items() <= (ADDED | said).items():
                 found.append(file.parent)
     return [TokenStore.open(folder) for folder in found]
 
