@@ -13,6 +13,7 @@ from corpora.config import CorpusConfig
 from corpora.document import Document
 from corpora.files import found, places
 from corpora.openwebtext import hub_listing
+from corpora.pieces import is_cuttable, pieces
 from corpora.rows import kind_of, whole_parquet
 from corpora.streams import COMPRESSIONS, content_bytes
 from corpora.tokenising import worker_count
@@ -42,14 +43,24 @@ def estimate(config: CorpusConfig, tokenizer: Tokenizer, width: int, sample: Seq
     text_bytes, beside = _text_bytes(config, sample)
     if not text_bytes or not sample:
         return None
-    start = time.perf_counter()
-    trial = sum(1 + len(tokenizer.encode(document.text, add_special_tokens=False).ids) for document in sample)
-    rate = trial / (time.perf_counter() - start)
-    trial_bytes = sum(document.n_bytes for document in sample)
+    trial, trial_bytes, rate = _trial(tokenizer, sample)
     tokens = round(text_bytes * trial / max(trial_bytes, 1))
     documents = text_bytes / fmean(document.n_bytes for document in sample)
     disk = round(tokens * width + documents * (9 + 9)) + beside  # offsets and domains twice, while the store is closed
     return Estimate(text_bytes, tokens, disk, rate, worker_count(config.workers))
+
+
+def _trial(tokenizer: Tokenizer, sample: Sequence[Document]) -> tuple[int, int, float]:
+    """Tokens, bytes and tokens per second of the beginning of the sample; its last text may be a long one."""
+    start, cuttable, n_tokens, n_bytes = time.perf_counter(), is_cuttable(tokenizer), 0, 0
+    for document in sample:
+        for piece in pieces(document.text, cuttable):
+            n_tokens += len(tokenizer.encode(piece, add_special_tokens=False).ids)
+            n_bytes += len(piece.encode())
+            if n_bytes >= SAMPLE_BYTES:
+                break
+        n_tokens += 1
+    return n_tokens, n_bytes, n_tokens / (time.perf_counter() - start)
 
 
 def _text_bytes(config: CorpusConfig, sample: Sequence[Document]) -> tuple[int, int]:
