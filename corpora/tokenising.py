@@ -111,9 +111,10 @@ def _in_order(
         parts.append(job.future.result())
         lasts.extend(job.lasts)
         if job.batch is not None:
-            yield job.batch, joined(parts, lasts)
+            done = joined(parts, lasts)
             parts.clear()
             lasts.clear()
+            yield job.batch, done
 
     with ThreadPoolExecutor(count) as threads:
         try:
