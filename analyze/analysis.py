@@ -131,7 +131,7 @@ def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig, ranks: Ranks | 
     if ranks.first:
         ranks.told(None)
     check_against_model(sequences, checkpoint.config.vocab_size, positions)
-    if config.corpus.source == "tokens":
+    if config.corpus.source == "tokens" and not config.corpus.stream:
         _check_array(config, sequences.ids.shape[1])
     return sequences
 

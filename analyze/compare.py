@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analyze.comparing import compare
-from corpora.home import expand_home, quoted_home
+from corpora.home import expand_home, quoted_paths
 from errors import UserError, plainly
 
 
@@ -50,6 +50,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quoted_home(sys.argv[1:])
+    sys.argv[1:] = quoted_paths(sys.argv[1:])
     with plainly():
         main()

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analyze.redrawing import redraw
-from corpora.home import expand_home, quoted_home
+from corpora.home import expand_home, quoted_paths
 from errors import UserError, plainly
 
 
@@ -51,6 +51,6 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     # thresholds holds only what is given; hydra wants ++ before a name that is not there yet
     sys.argv[1:] = [re.sub(r"^thresholds\.", "++thresholds.", argument) for argument in sys.argv[1:]]
-    sys.argv[1:] = quoted_home(sys.argv[1:])
+    sys.argv[1:] = quoted_paths(sys.argv[1:])
     with plainly():
         main()

@@ -10,7 +10,7 @@ from threading import Thread
 
 import polars as pl
 
-from corpora.store import file_hash
+from corpora.checksums import file_hash
 from corpora.writing import write_text
 from errors import UserError
 from network import reachable

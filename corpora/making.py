@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tokenizers import Tokenizer
 
+from corpora.checksums import file_hash
 from corpora.config import CorpusConfig
 from corpora.document import Document
 from corpora.documents import documents
@@ -20,7 +21,7 @@ from corpora.journal import Journal
 from corpora.openwebtext import fetched_folder, hub_listing
 from corpora.progress import Progress
 from corpora.splitting import Splitting, splitting
-from corpora.store import FORMAT, SPLITS, file_hash, fingerprint
+from corpora.store import FORMAT, SPLITS, fingerprint, whole_checksum
 from corpora.tokenising import tokenised
 from corpora.tokenizer import bos_id, id_count, open_tokenizer, tokenizer_hash, train_bpe
 from corpora.writing import GROWING, SplitWriter, write_manifest, write_text
@@ -52,9 +53,11 @@ def _fill(
     if journal.documents:
         progress.announce(f"goes on after the {journal.documents:,} documents that are done")
         tokenizer = open_tokenizer(str(folder / "tokenizer.json"))
+        journal.expect_tokenizer(folder)
     elif tokenizer is None:
         tokenizer, texts = _trained_here(config, texts, kept, progress)
     write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    journal.tokenizer_sha256 = file_hash(folder / "tokenizer.json")
     texts = _judged(folder, config, tokenizer, texts, journal, progress)
     content = _write_splits(folder, config, tokenizer, texts, kept, journal, progress)
     content["tokenizer"] = made_from["tokenizer"] | {
@@ -63,7 +66,8 @@ def _fill(
         "bytes": (folder / "tokenizer.json").stat().st_size,
     }
     beside = {"source": made_from["source"], "hub": _hub(config), "fingerprint": fingerprint(content)}
-    write_manifest(folder, content | beside)
+    manifest = content | beside
+    write_manifest(folder, manifest | {"checksum": whole_checksum(manifest)})
     progress.close(journal.documents, journal.n_bytes, sum(split["tokens"] for split in content["splits"].values()))
     _say_who_is_not_held_out(content, config, progress)
 
@@ -137,7 +141,8 @@ def _write_splits(
         for batch, tokens in done:
             held_out, domains = kept(batch, journal.documents), _numbers(batch, config, journal)
             for name, mine in (("train", ~held_out), ("validation", held_out)):
-                writers[name].add(tokens.ids[np.repeat(mine, tokens.lengths)], tokens.lengths[mine], domains[mine])
+                ids = tokens.ids if mine.all() else tokens.ids[np.repeat(mine, tokens.lengths)]
+                writers[name].add(ids, tokens.lengths[mine], domains[mine])
             journal.count(batch)
             progress.add(batch, len(tokens.ids))
             if journal.n_bytes - marked >= config.mark_bytes:

@@ -1,25 +1,24 @@
 """corpus -> token store: find the store of a corpus, or make it."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from tokenizers import Tokenizer
 
 from corpora.command import prepare_command
 from corpora.config import CorpusConfig
 from corpora.documents import documents
-from corpora.identity import source_identity, source_words
+from corpora.identity import ADDED, source_identity, source_words
 from corpora.journal import Journal
+from corpora.lock import alone
 from corpora.making import BPE_BYTES, make
+from corpora.notices import announce
 from corpora.openwebtext import fetched_folder
 from corpora.store import TokenStore
 from corpora.tokenizer import open_tokenizer, tokenizer_hash
@@ -44,7 +43,7 @@ def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens
     except UserError as gone:
         if (found := _uncompared(config, where)) is None:
             raise
-        _say(f"taking {found.folder}, made with the same settings, without a comparison: {gone}")
+        announce(f"taking {found.folder}, made with the same settings, without a comparison: {gone}")
         return found
     wanted = _recipe(config, opened)
     short = hashlib.sha256(json.dumps([source, wanted], sort_keys=True).encode()).hexdigest()[:8]
@@ -52,7 +51,7 @@ def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens
     if found := _fitting(folder, source, wanted):
         return found
     made_from = {"source": source_words(config) | source, "tokenizer": wanted | ({"asked": where} if where else {})}
-    with _alone(folder), _alone(fetched_folder(config)) if config.from_hub else nullcontext():
+    with alone(folder), alone(fetched_folder(config)) if config.from_hub else nullcontext():
         if found := _fitting(folder, source, wanted):
             return found
         with _whole(folder) as partial:
@@ -112,9 +111,11 @@ def _made_from(source: dict[str, Any], among: Path) -> list[TokenStore]:
     """The stores of a folder whose manifests say all this of their source, whatever their tokenizer."""
     found: list[Path] = []
     for file in sorted(among.glob("*/manifest.json")):
-        with suppress(ValueError):  # somebody else's broken manifest is not in our way
+        with suppress(
+            ValueError, AttributeError, TypeError, RecursionError, OSError
+        ):  # somebody else's broken manifest is not in our way
             said = {} if file.parent.name.endswith(PARTIAL) else json.loads(file.read_text()).get("source", {})
-            if source.items() <= said.items():
+            if source.items() <= (ADDED | said).items():
                 found.append(file.parent)
     return [TokenStore.open(folder) for folder in found]
 
@@ -124,28 +125,8 @@ def _with_tokenizer(stores: list[TokenStore], wanted: dict[str, Any]) -> list[To
     return [store for store in stores if wanted.items() <= store.manifest["tokenizer"].items()]
 
 
-@cache
-def _say(words: str) -> None:
-    """Once: a run and each of its censuses look for the same store."""
-    Console(stderr=True).print(words, markup=False, highlight=False, soft_wrap=True)
-
-
 PARTIAL = ".partial"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock on a folder's name, so that ranks and programs started together prepare a store once, and fetch in turn."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name.lstrip('.')}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as mistake:
-            if mistake.errno not in NO_LOCKS:
-                raise
-            _say(f"{folder.parent} is on a file system without locks: do not start two programs that prepare a corpus there.")
-        yield
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -160,6 +141,10 @@ def _whole(folder: Path) -> Iterator[Path]:
         yield partial
         partial.rename(folder)
     except OSError as mistake:
+        if mistake.errno in NOT_OURS:
+            raise UserError(
+                f"{partial} cannot be written ({mistake.strerror}): remove it, or choose another corpus.store=FOLDER."
+            ) from mistake
         if mistake.errno not in DISK_FULL:
             raise
         raise UserError(

@@ -14,6 +14,7 @@ from rich.console import Console
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
 from corpora.store import TokenSplit
+from corpora.token_files import read_array, read_stream
 from errors import UserError
 
 
@@ -41,13 +42,22 @@ def census_sequences(
     """As many sequences of `context` tokens as fit into `tokens`, shared evenly between domains; fewer where the split ends.
 
     Each is the BOS id and the next `context` - 1 ids of one domain's documents, concatenated; without `bos`, `context` ids.
-    A domain's last incomplete sequence is dropped. For source=tokens the array's own first sequences, whatever `context` and `bos` say.
+    A domain's last incomplete sequence is dropped. For a .npy of tokens the array's own first sequences, whatever `context` and `bos` say.
+    The ids are those of `tokenizer`, the model's own, or where it came without one of the tokenizer that the corpus names.
     """
-    if config.source == "tokens":
+    if config.source == "tokens" and not config.stream:
         return _first(read_tokens(config), tokens)
     if context < 1 + bos:
         raise UserError(f"context={context} leaves no room for text: a sequence needs at least {1 + bos} tokens.")
     wanted = _sequence_count(tokens, context)
+    if config.stream:
+        assert config.path and config.eos is not None
+        return _one_domain(read_stream(config.path, config.eos, wanted, context, bos), config.eos)
+    if tokenizer is None and config.tokenizer is None:
+        raise UserError(
+            f"this checkpoint has no tokenizer, and one trained on corpus={config.name} would give it ids it never saw: name "
+            "the tokenizer it was trained with, corpus.tokenizer=FOLDER, a tokenizer.json or a hub name like facebook/opt-125m."
+        )
     store = token_store(config, tokenizer)
     part, fresh = store.split(split), context - bos
     available = [_tokens_of(part, domain) // fresh for domain in range(len(store.domain_names))]
@@ -119,21 +129,11 @@ def _runs(split: TokenSplit, domain: int) -> Iterator[tuple[int, int]]:
 
 def read_tokens(config: CorpusConfig) -> Sequences:
     """The array [S, T] of `config.path`, as it is: BOS included, one domain `tokens`."""
-    path = Path(config.path or "").expanduser()
-    if not path.is_file():
-        raise UserError(f"corpus.path={path} does not exist. Give a .npy with an integer array [sequences, positions].")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as mistake:
-        raise UserError(f"{path} is not a .npy array: save one with numpy.save, integers [sequences, positions].") from mistake
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or not np.issubdtype(array.dtype, np.integer) or not array.size:
-        what = f"{array.dtype} of shape {list(array.shape)}" if isinstance(array, np.ndarray) else "several arrays"
-        raise UserError(f"{path} holds {what}: token ids are an array of integers [sequences, positions].")
-    for extreme, name in ((array.min(), "negative"), (array.max(), "beyond int32")):
-        if not 0 <= extreme < 2**31:
-            sequence, position = np.argwhere(array == extreme)[0]
-            raise UserError(f"{path} holds the id {extreme} at sequence {sequence}, position {position}: no token id is {name}.")
-    return Sequences(array.astype(np.int32), np.zeros(len(array), dtype=np.uint8), ["tokens"], config.bos_id, None, None)
+    return _one_domain(read_array(config.path or ""), config.bos_id)
+
+
+def _one_domain(ids: Int32[np.ndarray, "sequence position"], bos_id: int) -> Sequences:
+    return Sequences(ids, np.zeros(len(ids), dtype=np.uint8), ["tokens"], bos_id, None, None)
 
 
 def _first(sequences: Sequences, tokens: int) -> Sequences:

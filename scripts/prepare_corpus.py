@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from corpora.config import CorpusConfig
-from corpora.home import quoted_home
+from corpora.home import quoted_paths
 from corpora.prepare import token_store
 from corpora.store import SPLITS, TokenStore
 from errors import plainly
@@ -55,6 +55,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quoted_home(sys.argv[1:])
+    sys.argv[1:] = quoted_paths(sys.argv[1:])
     with plainly():
         main()

@@ -116,7 +116,7 @@ def analysed(*overrides: str) -> analyze.config.AnalyzeConfig:
 
 
 PAPER = {"opt": 5, "opt_dead": 9, "opt_positions": 3}  # experiments of the analysis, and their domains
-NEEDED = {"files": ["corpus.path=x"], "tokens": ["corpus.path=x"]}
+NEEDED = {"files": ["corpus.path=x"], "hub": ["corpus.path=x"], "tokens": ["corpus.path=x"]}
 
 
 @pytest.mark.parametrize(("group", "name"), TRAINING)

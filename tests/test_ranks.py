@@ -1,7 +1,5 @@
 """Several processes: which share each has, what they send, and that the files are those of one."""
 
-import errno
-import fcntl
 import os
 import pickle
 import signal
@@ -31,7 +29,6 @@ from analyze.joining import collected, joined_neurons
 from analyze.launching import first_host, launched
 from analyze.ranks import Ranks, joined
 from analyze.task import CensusTask
-from corpora import prepare
 from corpora.config import CorpusConfig
 from device import cores
 from errors import plainly
@@ -252,19 +249,6 @@ def test_a_corpus_is_prepared_once_while_the_others_wait_however_long(tmp_path: 
     assert one == many and len(one) == 2 + 3
     assert [threads for threads, _ in found] == [max(1, cores() // 2)] * 2
     assert min(seconds for _, seconds in found) > 7 * 24 * 3600
-
-
-def test_a_file_system_without_locks_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def none(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    for _ in range(2):
-        with prepare._alone(tmp_path / "corpus"):
-            pass
-    assert capsys.readouterr().err.count("without locks") == 1
 
 
 def _dies(config: AnalyzeConfig, of: int) -> None:
