@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import signal
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -30,6 +31,7 @@ from analyze.launching import first_host, launched
 from analyze.ranks import Ranks, joined
 from analyze.task import CensusTask
 from corpora.config import CorpusConfig
+from corpora.prepare import token_store
 from device import cores
 from errors import plainly
 from models.opening import open_checkpoint
@@ -236,7 +238,9 @@ def _threads(config: AnalyzeConfig) -> tuple[int, float]:
 def test_a_corpus_is_prepared_once_while_the_others_wait_however_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And each process takes its part of the cores, whatever torchrun has set."""
     corpus = tiny.text_corpus(tmp_path / "text")
-    tiny.saved(tmp_path / "model", tiny.random_model(vocab_size=300))
+    tiny.saved(tmp_path / "model", tiny.random_model(vocab_size=320))
+    shutil.copyfile(token_store(corpus).tokenizer_file, tmp_path / "model" / "tokenizer.json")
+    shutil.rmtree(tmp_path / "store")
     settings = {"corpus": corpus, "tokens": 500}
     take_census(census(tmp_path, "one", **settings))
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*/manifest.json")}

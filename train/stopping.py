@@ -96,7 +96,7 @@ class Stopping(L.Callback):
         over = limit is not None and now - self._begun + MARGIN * self._longest + until_next > 3600 * limit
         again = self._noted == WARNING or (over and self._noted is None)
         pace = (now - self._agreed_at) / (step - self._agreed_after)
-        requeue, stop, slowest = self.together.most(again, self._noted is not None or over, pace)
+        requeue, stop, slowest = self.together.most(float(again), float(self._noted is not None or over), pace)
         self._agreed_at, self._agreed_after = now, step
         self._next = step + (max(1, int(EVERY / slowest)) if self.together.world > 1 else 1)
         return bool(requeue), bool(stop)
