@@ -13,6 +13,11 @@ class UserError(ValueError):
     """Something the user can mend. The message names the value, what is allowed and what to do."""
 
 
+def why(mistake: Exception) -> str:
+    """What went wrong, for a sentence of ours: a `UserError` as it is, anything else with its type."""
+    return str(mistake) if isinstance(mistake, UserError) else f"{type(mistake).__name__}: {mistake}"
+
+
 @contextmanager
 def plainly() -> Iterator[None]:
     """Run a program's `main`: a `UserError`, or a configuration that does not compose, ends in its sentence and exit code 1.

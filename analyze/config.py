@@ -9,12 +9,12 @@ from omegaconf import MISSING
 
 from corpora.config import CorpusConfig
 from corpora.home import expand_home
+from device import check_name
 from errors import UserError
 from tracking import WandbConfig
 
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 PLACES = {"residuals": ("auto", "memory", "pinned", "file"), "bits": ("auto", "memory", "file")}
-DEVICES = ("auto", "cpu", "cuda")
 FEWEST_KEPT = 50  # n-grams that a detector may need, and tokens that trigger suppression is answered for
 
 
@@ -97,7 +97,7 @@ class AnalyzeConfig:
     context: int | None = None  # positions of a sequence; null: as many as the model has, for corpus=tokens as the array has
     bos: bool = True  # put </s> at position 0 of every sequence; not for corpus=tokens
     layers: str = "all"  # all | first_half | a list such as 0,1,5
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:1, the GPU of that number
     dtype: str = "auto"  # auto: float32 on a CPU, float16 on a GPU
     micro: int | None = None  # sequences per micro-batch; null: 2,048 positions, on a GPU 16,384; part of what `out` remembers
     keep_ngrams: int | None = (
@@ -116,9 +116,9 @@ class AnalyzeConfig:
     def __post_init__(self) -> None:
         if not self.ckpt:
             raise UserError("ckpt= is missing: give a HuggingFace folder or hub name, a milestone, a .ckpt file or a run folder.")
+        check_name(self.device)
         for name, value, allowed in (
             ("dtype", self.dtype, DTYPES),
-            ("device", self.device, DEVICES),
             ("residuals", self.residuals, PLACES["residuals"]),
             ("bits", self.bits, PLACES["bits"]),
         ):

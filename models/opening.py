@@ -15,6 +15,7 @@ from models.opt import OPT, exported_positions
 from models.pickled import plain_values
 from models.weights import Stored, safetensors_index
 
+TRAINED_IN = {"bf16-mixed": "bfloat16", "32-true": "float32"}  # what Lightning's names of precisions compute in
 NOT_PARAMETERS = ("lm_head.weight", "decoder.version")  # the tied unembedding, and a counter of old exports
 
 
@@ -106,6 +107,7 @@ def _open_lightning(path: Path) -> Checkpoint:
         step=stored.get("global_step"),
         tokens_trained=stored.get("tokens"),
         name=stored.get("name") or path.stem,
+        precision=TRAINED_IN.get(stored.get("identity", {}).get("precision")),
     )
 
 

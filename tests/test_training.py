@@ -183,7 +183,7 @@ VALUES: list[tuple[str, Any]] = [
     ("optimizer.weight_decay", -0.1),
 ]
 VALUES += [("batch.workers", -1), ("validation.every", 0), ("validation.sequences", 0), ("seed", -1), ("threads", 0)]
-VALUES += [("time_limit", -1.0), ("device", "gpus"), ("device", "cuda:1")]
+VALUES += [("time_limit", -1.0), ("device", "gpus"), ("device", "cuda:x"), ("device", "mps")]
 
 
 @pytest.mark.parametrize(("name", "wrong"), VALUES)

@@ -23,14 +23,16 @@ from processes import SERVER, start_workers_as_alone
 from corpora.config import CorpusConfig
 from corpora.identity import source_words
 from corpora.prepare import token_store
+from device import CPU
 from errors import UserError
 from models.pickled import plain_values
 from train.config import BatchConfig, OptimizerConfig, TrainConfig, WatchConfig
 from train.folder import finished_steps, identity, last_checkpoint, run_name
+from train.launching import launched
 from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.progress import Bar
-from train.training import launched, train
+from train.training import train
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +270,7 @@ def test_slurm_is_asked_for_the_job_again(
 @pytest.mark.usefixtures("scontrol")
 def test_lightning_asks_slurm_for_nothing(corpus: CorpusConfig, tmp_path: Path) -> None:
     """Not even for what it would write before the first step."""
-    environment = launched(tiny.training(corpus, tmp_path), tmp_path)._accelerator_connector.cluster_environment
+    environment = launched(tiny.training(corpus, tmp_path), tmp_path, CPU())._accelerator_connector.cluster_environment
     assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
 
 

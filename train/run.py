@@ -31,7 +31,8 @@ def main(cfg: DictConfig) -> None:
         assert isinstance(config, TrainConfig)
         keep_freed()
         name = config.name or run_name(HydraConfig.get().job.override_dirname)
-        train(replace(config, name=name), overrides=list(HydraConfig.get().overrides.task))
+        job = HydraConfig.get().job.num if HydraConfig.get().mode is RunMode.MULTIRUN else 0
+        train(replace(config, name=name), list(HydraConfig.get().overrides.task), job)
 
 
 if __name__ == "__main__":
