@@ -120,9 +120,8 @@ def ours(task: Task, turns: Turns, compiled: bool | None = None) -> None:
         trainer: Any = launched(task.config, run, task.device)
         mirror = Mirror(WandbConfig(mode="disabled"), run, "", "", {}, console)
         watch, together = Watch(run, batches), Together(trainer)
-        keeping = Keeping(
-            run, Metrics(run, mirror), torch.empty(0), watch, throughput(task.config, trainer, task.device), together, console
-        )
+        clock = throughput(task.config, trainer, task.device)
+        keeping = Keeping(run, Metrics(run, mirror), torch.empty(0), watch, clock, together, console)
         trainer.callbacks += [watch, keeping, Stopping(keeping, together, console, monotonic()), TakingTurns(turns)]
         trainer.fit(module, DataLoader(batches, batch_size=None, pin_memory=on_gpu))
 

@@ -85,9 +85,10 @@ class LiveCensus(L.Callback):
         self._together(module, trainer.global_step)
 
     def _together(self, module: Training, step: int) -> None:
-        if step in self.due:
-            with self.pause():
-                self.together.told(lambda: self._take_if_due(module, step))
+        if step not in self.due:
+            return
+        with self.pause():
+            self.together.told(lambda: self._take_if_due(module, step))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Write what changed from census to census, and say what it cost."""
@@ -98,9 +99,9 @@ class LiveCensus(L.Callback):
         self._sum_up(trainer)
 
     def _sum_up(self, trainer: L.Trainer) -> None:
+        begun = time.perf_counter()
         if not (trainer.is_global_zero and self.began and self.sample):
             return
-        begun = time.perf_counter()
         try:
             if not (folders := sorted(folder for folder in self.out.glob("step_*") if _finished(folder))):
                 return
