@@ -124,10 +124,10 @@ def _beginning(parts: list[TokenSplit], domain: int, n: int) -> Int32[np.ndarray
     """The first `n` ids of a domain's documents in their order, across the documents of other domains between them."""
     ids = np.empty(n, dtype=np.int32)
     done = 0
-    for part, (start, stop) in ((part, run) for part in parts for run in _runs(part, domain)):
+    for source, start, stop in ((part, *run) for part in parts for run in _runs(part, domain)):
         if done == n:
             break
-        piece = part.read(start, min(stop, start + n - done))
+        piece = source.read(start, min(stop, start + n - done))
         ids[done : done + len(piece)] = piece
         done += len(piece)
     assert done == n
