@@ -104,7 +104,7 @@ def _made_from(source: dict[str, Any], among: Path) -> list[TokenStore]:
         with suppress(
             ValueError, AttributeError, TypeError, RecursionError, OSError
         ):  # somebody else's broken manifest is not in our way
-            said = {} if file.parent.name.endswith(PARTIAL) else json.loads(file.read_text()).get("source", {})
+            said = {} if file.parent.name.endswith(PARTIAL) else json.loads(file.read_text(encoding="utf-8")).get("source", {})
             if source.items() <= (ADDED | said).items():
                 found.append(file.parent)
     return [TokenStore.open(folder) for folder in found]

@@ -222,3 +222,21 @@ def test_paths_of_any_letters_and_domains_as_documented(place: Path) -> None:
     done = files(f"corpus.path={folder.name}")
     said = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and "a=1.jsonl.gz is no whole gzip file" in said and "Traceback" not in done.stderr
+
+
+def test_a_locale_without_utf_8_is_no_obstacle(place: Path) -> None:
+    """Where paths are bytes to Python, which neither polars nor the tokenizer can say."""
+    folder = place / "textes é"
+    folder.mkdir()
+    pl.DataFrame({"text": [f"texte é {i}" for i in range(9)]}).write_parquet(folder / "é.parquet")
+    settings = [
+        "corpus=files",
+        f"corpus.path={folder.name}",
+        "corpus.store=magasin é",
+        "corpus.vocab_size=280",
+        "corpus.workers=1",
+    ]
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"}
+    command = [sys.executable, PROGRAM, *settings, "corpus.validation_share=0.4"]
+    done = subprocess.run(command, cwd=place, env=os.environ | QUIET | ascii_only, capture_output=True, check=False)
+    assert done.returncode == 0 and list((place / "magasin é").glob("files-*/manifest.json")), done.stderr
