@@ -156,7 +156,7 @@ def _text_column(path: Path, table: pl.LazyFrame, column: str) -> pl.Expr:
             f'the column "{column}" of {path} holds {kinds[column]}, not text: name another with corpus.text=COLUMN, '
             f"of {', '.join(kinds)}."
         )
-    return pl.col(column).cast(pl.String)
+    return pl.col(column)
 
 
 @contextmanager
