@@ -1,5 +1,6 @@
 """A user's mistake, and how it is said: one or two sentences on standard error, no traceback."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ def plainly() -> Iterator[None]:
     Anything else is a bug of ours and keeps its traceback.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra hands exceptions on instead of printing its own account of them
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a letter that the locale lacks is no reason to end
     try:
         yield
     except UserError as mistake:

@@ -92,7 +92,7 @@ class AnalyzeConfig:
     out: str | None = None  # census folder; null: RUN/census for a run folder and its milestones, else runs/census/NAME
     null: str | None = None  # census of an untrained model of the same shape, drawn beside; null: a run's milestone at step 0
     corpus: CorpusConfig = MISSING
-    split: str = "validation"  # of the corpus: validation | train; not for corpus=tokens
+    split: str = "validation"  # of the corpus: validation | train | all; not for corpus=tokens
     tokens: int = 5_000_000  # positions to read, BOS included; as many whole sequences as fit
     context: int | None = None  # positions of a sequence; null: as many as the model has, for corpus=tokens as the array has
     bos: bool = True  # put </s> at position 0 of every sequence; not for corpus=tokens

@@ -37,7 +37,7 @@ def _fingerprint(config: CorpusConfig) -> str:
     parts: object
     if config.source == "local":
         packages = sorted(f"{package.name}=={package.version}" for package in distributions())
-        recipe = [Path(str(module.__file__)).read_text() for module in LOCAL_RECIPE]
+        recipe = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in LOCAL_RECIPE]
         parts = [sys.version, packages, recipe]
     elif config.source == "hub":
         folder = local_folder(config)

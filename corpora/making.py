@@ -149,7 +149,7 @@ def _write_splits(
                 journal.splits = {name: writer.mark() for name, writer in writers.items()}
                 journal.write(folder)
                 marked = journal.n_bytes
-        _expect_text(config, journal, writers)
+        _expect_text(config, journal)
         splits = {name: writer.close(journal.domain_names) for name, writer in writers.items()}
     return {
         "format": FORMAT,
@@ -189,17 +189,11 @@ def _batches(texts: Iterator[Document], most_characters: int) -> Iterator[list[D
         yield batch
 
 
-def _expect_text(config: CorpusConfig, journal: Journal, writers: dict[str, SplitWriter]) -> None:
+def _expect_text(config: CorpusConfig, journal: Journal) -> None:
     if journal.documents == 0:
         raise UserError(
             f"corpus={config.name} has no text at all: every document of {config.path or config.domains or config.source} is empty."
         )
-    for name, writer in writers.items():
-        if not writer.documents:
-            raise UserError(
-                f"corpus.validation_share={config.validation_share} of {journal.documents} documents leaves the {name} split empty: "
-                "give more documents (a .txt file is one, a line of .jsonl is one), or another share."
-            )
 
 
 def _say_who_is_not_held_out(content: dict[str, Any], config: CorpusConfig, progress: Progress) -> None:

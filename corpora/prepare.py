@@ -20,14 +20,26 @@ from corpora.lock import alone
 from corpora.making import BPE_BYTES, make
 from corpora.notices import announce
 from corpora.openwebtext import fetched_folder
-from corpora.store import TokenStore
+from corpora.store import SPLITS, TokenStore
 from corpora.tokenizer import open_tokenizer, tokenizer_hash
 from corpora.writing import DISK_FULL, SHARD_TOKENS
 from errors import UserError
 
 
 def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens: int = SHARD_TOKENS) -> TokenStore:
-    """The corpus as tokens of `tokenizer` (default: the config's own): found in `config.store`, or made there.
+    """The corpus as tokens of `tokenizer` (default: the config's own), some for training and some kept from it: see `any_store`."""
+    store = any_store(config, tokenizer, shard_tokens)
+    documents_of = {name: store.manifest["splits"][name]["documents"] for name in SPLITS}
+    if empty := [name for name, n in documents_of.items() if not n]:
+        raise UserError(
+            f"corpus.validation_share={config.validation_share} of {sum(documents_of.values())} documents leaves the {empty[0]} split "
+            "empty: give more documents (a .txt file is one, a line of .jsonl is one), or another share."
+        )
+    return store
+
+
+def any_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens: int = SHARD_TOKENS) -> TokenStore:
+    """The corpus as tokens, found in `config.store` or made there; a split of it may be empty.
 
     A store fits if it was made from the same source with the same settings, and with a tokenizer of the same hash, or
     by the same recipe where a BPE is trained here. Where source or tokenizer are no longer there, the one store that was asked for
@@ -114,7 +126,7 @@ def _made_from(source: dict[str, Any], among: Path) -> list[TokenStore]:
         with suppress(
             ValueError, AttributeError, TypeError, RecursionError, OSError
         ):  # somebody else's broken manifest is not in our way
-            said = {} if file.parent.name.endswith(PARTIAL) else json.loads(file.read_text()).get("source", {})
+            said = {} if file.parent.name.endswith(PARTIAL) else json.loads(file.read_text(encoding="utf-8")).get("source", {})
             if source.items() <= (ADDED | said).items():
                 found.append(file.parent)
     return [TokenStore.open(folder) for folder in found]

@@ -156,7 +156,7 @@ def _text_column(path: Path, table: pl.LazyFrame, column: str) -> pl.Expr:
             f'the column "{column}" of {path} holds {kinds[column]}, not text: name another with corpus.text=COLUMN, '
             f"of {', '.join(kinds)}."
         )
-    return pl.col(column).cast(pl.String)
+    return pl.col(column)
 
 
 @contextmanager
@@ -168,9 +168,18 @@ def whole_parquet(path: Path) -> Iterator[pl.LazyFrame]:
             if packed:
                 shutil.copyfileobj(file, plain)
                 plain.flush()
-            yield pl.scan_parquet(plain.name if packed else path, glob=False)
+            yield pl.scan_parquet(plain.name if packed else _nameable(path, file.fileno()), glob=False)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as mistake:
         raise UserError(f"{path} is no whole parquet file: fetch it again.") from mistake
+
+
+def _nameable(path: Path, file: int) -> str:
+    """The path, or where the locale is not UTF-8 and it cannot be said to polars, the open file's."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{file}"
+    return str(path)
 
 
 READERS: dict[str, Callable[[Path, str], Iterator[tuple[int, object]]]] = {

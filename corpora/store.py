@@ -123,7 +123,7 @@ class TokenStore:
     def split(self, name: str) -> TokenSplit:
         """`train` or `validation`, every byte of it compared with the manifest's checksums."""
         if name not in SPLITS:
-            raise UserError(f"split={name!r} is none of {', '.join(SPLITS)}.")
+            raise UserError(f"split={name!r} is none of {', '.join(SPLITS)}, all.")
         self._compare(f"{name}/")
         return self._split(name)
 

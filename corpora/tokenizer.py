@@ -36,7 +36,7 @@ def open_tokenizer(where: str) -> Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     if file.is_file():
         try:
-            return _plain(Tokenizer.from_file(str(file)))
+            return _plain(Tokenizer.from_buffer(file.read_bytes()))  # by name it fails where the locale is not UTF-8
         except Exception as mistake:  # tokenizers raises nothing narrower
             raise UserError(
                 f"{file} is not a tokenizer: {mistake}. Give a folder with tokenizer.json, or a hub name."

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from corpora.config import CorpusConfig
 from corpora.home import quoted_paths
-from corpora.prepare import token_store
+from corpora.prepare import any_store
 from corpora.store import SPLITS, TokenStore
 from errors import plainly
 
@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
     with plainly():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, PrepareConfig)
-        store = token_store(config.corpus)
+        store = any_store(config.corpus)
         store.verify()
         Console().print(contents(store))
 

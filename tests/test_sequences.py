@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corpora import notices
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
 from corpora.sequences import Sequences, census_sequences, check_against_model, even_shares
@@ -194,3 +195,27 @@ def test_a_model_without_a_tokenizer_is_not_given_another_s_ids(pile: CorpusConf
         census_sequences(nameless, tokens=160, context=16)
     asked = census_sequences(nameless, tokens=160, context=16, tokenizer=pile.tokenizer)
     assert np.array_equal(asked.ids, census_sequences(pile, tokens=160, context=16).ids)
+
+
+def test_all_text_is_both_splits(pile: CorpusConfig) -> None:
+    everything = census_sequences(pile, tokens=10**6, context=16, bos=False, split="all")
+    each = [census_sequences(pile, tokens=10**6, context=16, bos=False, split=name) for name in ("validation", "train")]
+    for domain in range(3):
+        held_out, trained = (part.ids[part.domains == domain] for part in each)
+        rows = everything.ids[everything.domains == domain]
+        assert np.array_equal(rows[: len(held_out)], held_out) and len(rows) - len(held_out) - len(trained) in (0, 1)
+
+
+@pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
+def test_one_file_is_a_corpus_for_a_census(
+    pile: CorpusConfig, tmp_path: Path, share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever split its one document falls to; training refuses it."""
+    notices.announce.cache_clear()
+    (tmp_path / "book.txt").write_text("a text of one file " * 50)
+    book = replace(pile, source="files", path=str(tmp_path / "book.txt"), validation_share=share)
+    sequences = census_sequences(book, tokens=160, context=16)
+    assert len(sequences.ids) == 10
+    assert ("reading the train split" in capsys.readouterr().err) is (share < 0.5)
+    with pytest.raises(UserError, match=r"leaves the (train|validation) split empty"):
+        token_store(book)
