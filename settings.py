@@ -22,6 +22,7 @@ def check_settings(config: Any) -> None:
     Raises:
         UserError: a number is not finite, or absurd; a text or a name is none for a file system; a folder is a file.
     """
+    check_name("name", getattr(config, "name", ""))
     for name, value in settings_of(config):
         if isinstance(value, int | float) and not isinstance(value, bool):
             _check_number(name, value)
@@ -29,8 +30,6 @@ def check_settings(config: Any) -> None:
             _check_list(name, value)
         elif isinstance(value, str):
             _check_text(name, value)
-    if isinstance(name := getattr(config, "name", ""), str):
-        check_name("name", name)
 
 
 def settings_of(config: Any, prefix: str = "") -> list[tuple[str, Any]]:

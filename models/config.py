@@ -1,6 +1,7 @@
 """The shape of an OPT model and the switches that make a variant of it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,7 +10,14 @@ from errors import UserError
 POSITIONS = ("learned", "none", "sinusoidal", "rotary", "alibi")
 NORMS = ("pre", "post")
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "relu_squared": "relu2"}  # ours -> HuggingFace's
-MOST: dict[str, float] = {"layers": 10_000, "width": 10**6, "heads": 10**6, "neurons": 10**7, "embed_dim": 10**6, "context": 10**7}
+MOST: dict[str, float] = {
+    "layers": 10_000,
+    "width": 10**6,
+    "heads": 10**6,
+    "neurons": 10**7,
+    "embed_dim": 10**6,
+    "context": 10**7,
+}
 MOST |= {"vocab_size": 10**7, "init_std": 1000.0}  # far beyond any model; what is larger is a slip of the keyboard, or damage
 FIRES = "a neuron fires where its pre-activation is above zero"
 
@@ -37,8 +45,6 @@ class OPTConfig:
     tied: bool = True  # the unembedding is the token embedding; false: `lm_head`, with weights of its own
 
     def __post_init__(self) -> None:
-        for kind, value in ((field, getattr(self, field.name)) for field in fields(self)):
-            _check_kind(kind.name, str(getattr(kind.type, "__name__", kind.type)), value)
         for field, allowed in (("positions", POSITIONS), ("norm", NORMS), ("activation", ACTIVATIONS)):
             if getattr(self, field) not in allowed:
                 raise UserError(f"model.{field}={getattr(self, field)!r} is none of {', '.join(allowed)}.")
@@ -54,6 +60,18 @@ class OPTConfig:
         for field in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"model.{field}={getattr(self, field)} must lie in [0, 1).")
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "OPTConfig":
+        """The configuration of these settings, as a file has them: of any kind. What it does not name has its default.
+
+        Raises:
+            UserError: a setting is unknown, or its value of another kind, or out of range.
+        """
+        kinds = {field.name: str(getattr(field.type, "__name__", field.type)) for field in fields(cls)}
+        if unknown := [str(name)[:40] for name in plain if name not in kinds]:
+            raise UserError(f"model.{unknown[0]} is no setting that this version knows.")
+        return cls(**{name: _of_kind(name, kinds[name], value) for name, value in plain.items()})
 
     @property
     def token_width(self) -> int:
@@ -93,13 +111,14 @@ class OPTConfig:
         return f"{FIRES}, which is where it writes anything at all"
 
 
-def _check_kind(name: str, kind: str, value: Any) -> None:
-    """`UserError` where a setting has a value of another kind than its field: a file may hold anything."""
+def _of_kind(name: str, kind: str, value: Any) -> Any:
+    """A value of the kind that its field has; `UserError` for one of another."""
     if value is None and "None" in kind:
-        return
-    allowed: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
+        return None
     of = kind.partition(" ")[0]
+    allowed = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}[of]
     finite = not isinstance(value, float) or math.isfinite(value)
-    if not isinstance(value, allowed[of]) or (isinstance(value, bool) and of != "bool") or not finite:
+    if not isinstance(value, allowed) or (isinstance(value, bool) and of != "bool") or not finite:
         asked = {"str": "a word", "bool": "true or false", "int": "a whole number", "float": "a finite number"}[of]
         raise UserError(f"model.{name}={str(value)[:40]} must be {asked}.")
+    return min(value, 1e300) * 1.0 if of == "float" else value

@@ -16,7 +16,7 @@ SIZES = {
     "vocab_size": "vocab_size",
 }  # ours -> HuggingFace's, which has to have them
 SWITCHES = {"biases": "enable_bias", "gains": "layer_norm_elementwise_affine", "tied": "tie_word_embeddings"}
-THEIRS = SIZES | SWITCHES | {"embed_dim": "word_embed_proj_dim", "final_norm": "_remove_final_layer_norm"}
+THEIRS = SIZES | SWITCHES | {"embed_dim": "word_embed_proj_dim"}
 
 
 def huggingface(config: OPTConfig, bos_id: int = 2) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def from_huggingface(entries: dict[str, Any], where: str) -> OPTConfig:
         "attention_dropout": entries.get("attention_dropout", 0.0),
     }
     try:
-        return OPTConfig(**said)
+        return OPTConfig.of(said)
     except UserError as mistake:
         raise UserError(f"{where}: {in_their_words(str(mistake))}") from None
 

@@ -8,7 +8,7 @@ import torch
 
 from errors import UserError
 from models.config import OPTConfig
-from models.opt import Block, Decoder, has_exported_positions
+from models.opt import PAD, Block, Decoder, has_exported_positions
 from models.reads import read
 from models.shards import Tensors, some
 from models.weights import Stored, contiguous
@@ -106,6 +106,8 @@ def _equal(a: Stored, b: Stored) -> bool:
 
 
 def _check_complete(found: Named, where: str) -> None:
+    if found.config.vocab_size <= PAD:
+        raise UserError(f"{where}: vocab_size={found.config.vocab_size} must be above {PAD}, the id of <pad>.")
     layers = {int(match[1]) for name in found.tensors if (match := re.match(r"decoder\.layers\.(\d{1,9})\.", name))}
     if found.config.layers > max(layers, default=-1) + 1:
         has = f"those up to decoder.layers.{max(layers)}" if layers else "none"

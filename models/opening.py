@@ -67,9 +67,9 @@ def _open_lightning(path: Path) -> Checkpoint:
     if not (isinstance(model, dict) and isinstance(weights, dict)):
         raise UserError(f"{path} is not a .ckpt file of this project: it has no model configuration in it.")
     try:
-        config = OPTConfig(**model)
-    except TypeError as unknown:
-        raise UserError(f"{path} holds a model with settings that this version does not know ({unknown}).") from None
+        config = OPTConfig.of(model)
+    except UserError as mistake:
+        raise UserError(f"{path}: {mistake}") from None
     found = named(config, {str(name): tensor for name, tensor in weights.items() if isinstance(tensor, Stored)}, str(path))
     tokenizer = path.parent.parent / "tokenizer.json"
     return Checkpoint(
