@@ -25,6 +25,7 @@ def plainly() -> Iterator[None]:
 
     Anything else is a bug of ours and keeps its traceback.
     """
+    use_utf8()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra hands exceptions on instead of printing its own account of them
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -37,6 +38,13 @@ def plainly() -> Iterator[None]:
         sys.exit(f"error: {_one_line(mistake)}")
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on from what is finished")
+
+
+def use_utf8() -> None:
+    """Start this program again in Python's UTF-8 mode where the locale is none of UTF-8: paths and texts may hold any letter."""
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode and sys.orig_argv:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _one_line(mistake: BaseException) -> str:

@@ -11,6 +11,7 @@ from corpora.config import CorpusConfig
 from corpora.home import expand_home
 from device import check_name
 from errors import UserError
+from settings import check_settings
 from tracking import WandbConfig
 
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
@@ -132,6 +133,7 @@ class AnalyzeConfig:
         if self.tokens < 1:
             raise UserError(f"tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
         expand_home(self, "ckpt", "out", "null", "scratch")
+        check_settings(self)
 
     def chosen_layers(self, layers: int) -> list[int]:
         """Numbers of the layers to count, of `layers` in the model.

@@ -20,6 +20,7 @@ from rich.console import Console
 from analyze.redrawing import redraw
 from corpora.home import expand_home, quoted_paths
 from errors import UserError, plainly
+from settings import check_settings
 
 
 @dataclass
@@ -34,6 +35,7 @@ class DrawConfig:
         if not self.out:
             raise UserError("out= is missing: give a census folder, a run folder, or a folder of runs.")
         expand_home(self, "out", "null")
+        check_settings(self)
 
 
 ConfigStore.instance().store(name="draw_schema", node=DrawConfig)

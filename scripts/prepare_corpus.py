@@ -20,6 +20,7 @@ from corpora.home import quoted_paths
 from corpora.prepare import any_store
 from corpora.store import SPLITS, TokenStore
 from errors import plainly
+from settings import check_settings
 
 
 @dataclass
@@ -27,6 +28,9 @@ class PrepareConfig:
     """What scripts/prepare_corpus.py is told."""
 
     corpus: CorpusConfig = MISSING
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 ConfigStore.instance().store(name="prepare_corpus_schema", node=PrepareConfig)

@@ -10,6 +10,7 @@ from corpora.home import expand_home
 from device import check_name
 from errors import UserError
 from models.config import OPTConfig
+from settings import check_settings
 from tracking import WandbConfig
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -145,6 +146,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         expand_home(self, "runs")
+        check_settings(self)
         if self.precision not in PRECISIONS:
             raise UserError(f"precision={self.precision!r} is none of {', '.join(PRECISIONS)}.")
         self.compile = self.compile.lower()  # YAML's true arrives as True
