@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 from errors import UserError
 
@@ -121,4 +121,4 @@ def _of_kind(name: str, kind: str, value: Any) -> Any:
     if not isinstance(value, allowed) or (isinstance(value, bool) and of != "bool") or not finite:
         asked = {"str": "a word", "bool": "true or false", "int": "a whole number", "float": "a finite number"}[of]
         raise UserError(f"model.{name}={str(value)[:40]} must be {asked}.")
-    return min(value, 1e300) * 1.0 if of == "float" else value
+    return float(min(cast(float, value), 1e300)) if of == "float" else value

@@ -33,11 +33,14 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def entry(entries: dict[str, Any], name: str, kind: type[int] | type[str], file: Path) -> Any:
+WORDS = {"int": "number of 0 or more", "str": "text", "dict": "object"}
+
+
+def entry(entries: dict[str, Any], name: str, kind: type[int] | type[str] | type[dict[str, Any]], file: Path) -> Any:
     """An entry of this kind, or None where there is none. `UserError` for another kind, or a number below 0."""
     value = entries.get(name)
     if value is None:
         return None
     if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
-        raise UserError(f"{file}: {name}={str(value)[:40]} is no {'number of 0 or more' if kind is int else 'text'}.")
+        raise UserError(f"{file}: {name}={str(value)[:40]} is no {WORDS[kind.__name__]}.")
     return value
