@@ -39,11 +39,11 @@ class Queue:
     """Work in order: functions, marks to be reached, and marks of other queues that must be reached first."""
 
     def __init__(self, queues: "Queues") -> None:
-        self.work: deque[Callable[[], None] | Mark] = deque()
+        self.work: deque[Callable[[], object] | Mark] = deque()
         self.queues, self.eagerness = queues, queues.random.choice(EAGERNESS)
         queues.all.append(self)
 
-    def put(self, work: Callable[[], None] | Mark) -> None:
+    def put(self, work: Callable[[], object] | Mark) -> None:
         """Do it when its turn comes, which is perhaps now."""
         with self.queues.lock:
             self.work.append(work)
@@ -80,7 +80,7 @@ class Queues:
         self.done = 0  # pieces of work
         self.busy = False
 
-    def did(self, work: Callable[[], None]) -> None:
+    def did(self, work: Callable[[], object]) -> None:
         """Do a piece of work; after a mistake nothing is done any more."""
         self.done += 1
         if self.mistake is None:

@@ -36,26 +36,26 @@ class Block:
 class DeviceTensor(Tensor):
     """A tensor on the imitated device."""
 
-    inner: Tensor  # the same in main memory, as far as the queues have got
+    inner: Tensor  # type: ignore[assignment]  # the same in main memory, as far as the queues have got
     block: Block
     place: "Imitation"
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, inner: Tensor, block: Block, place: "Imitation") -> "DeviceTensor":
-        made = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made = torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=PLACE
         )
         made.inner, made.block, made.place = inner, block, place
         return made
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]
         return f"DeviceTensor({list(self.shape)}, {self.dtype})"
 
     __format__ = lambda self, spec: format(repr(self), spec)  # noqa: E731
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         kwargs = kwargs or {}
         place = next(leaf.place for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, DeviceTensor))
         return dispatched(place, func, args, kwargs)
@@ -69,11 +69,11 @@ for _name in TOUCHES:
     setattr(DeviceTensor, _name, lambda self, *a, _name=_name, **k: _out_of_reach(_name))
 
 
-class OnDevice(TorchDispatchMode):
+class OnDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Tensors that are made with the device as `device=` in this thread are made there."""
 
     def __init__(self, place: "Imitation") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.place = place
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -54,7 +54,7 @@ def on_device(device: Imitation, module: torch.nn.Module) -> torch.nn.Module:
     side.copy(pinned, slab)
     device.computing.wait(side.record())
     with torch.device("meta"):
-        made = type(module)(module.config) if isinstance(module, OPT | Decoder) else Block(OPTConfig(**tiny.SHAPE))
+        made = type(module)(module.config) if isinstance(module, OPT | Decoder) else Block(OPTConfig(**tiny.SHAPE))  # type: ignore[arg-type]
     made.load_state_dict(views, assign=True)
     return made.eval().requires_grad_(False)
 
@@ -76,7 +76,7 @@ def test_a_model_computes_what_it_computes_on_the_cpu(mode: Any, variant: str, d
     _kept_alibi.cache_clear()  # that of another imitation
     with mode():
         expected = [*model.decoder.layers[0](model.decoder.embed(ids)), model(ids)]
-    placed = on_device(device, model)
+    placed: Any = on_device(device, model)
     with device.current(), mode():
         there = device.put(ids)
         found = [*placed.decoder.layers[0](placed.decoder.embed(there)), placed(there)]
@@ -222,14 +222,14 @@ def test_a_step_of_training_is_that_of_the_cpu() -> None:
     """Gradients go backwards through queues too."""
     ids, losses = torch.from_numpy(tiny.random_ids()), []
     for device in (Imitation(5), CPU()):
-        model: torch.nn.Module = tiny.random_model()
+        model: Any = tiny.random_model()
         if device.asynchronous:
             assert isinstance(device, Imitation)
             model = on_device(device, model).requires_grad_(True)
         with device.current():
             for _ in range(3):
                 loss = F.cross_entropy(model(device.put(ids)[:, :-1]).flatten(0, 1), device.put(ids)[:, 1:].flatten())
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 with torch.no_grad():
                     for parameter in model.parameters():
                         parameter.sub_(parameter.grad, alpha=0.1)
