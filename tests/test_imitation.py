@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from device import CPU
+from models.config import OPTConfig
 from models.opt import OPT, Block, Decoder
 from models.positions import _kept_alibi
 
@@ -39,7 +40,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def on_device(device: Imitation, module: Any) -> Any:
+def on_device(device: Imitation, module: torch.nn.Module) -> torch.nn.Module:
     """The same parameters, as views of one slab on the device, copied there from pinned memory by a stream of its own."""
     size = sum(t.nbytes for t in module.state_dict().values())
     slab, pinned, side = device.empty(size, dtype=torch.uint8), device.pinned(size), device.stream()
@@ -53,7 +54,7 @@ def on_device(device: Imitation, module: Any) -> Any:
     side.copy(pinned, slab)
     device.computing.wait(side.record())
     with torch.device("meta"):
-        made = type(module)(module.config) if isinstance(module, OPT | Decoder) else Block(tiny.random_model().config)
+        made = type(module)(module.config) if isinstance(module, OPT | Decoder) else Block(OPTConfig(**tiny.SHAPE))  # type: ignore[arg-type]
     made.load_state_dict(views, assign=True)
     return made.eval().requires_grad_(False)
 
@@ -75,7 +76,7 @@ def test_a_model_computes_what_it_computes_on_the_cpu(mode: Any, variant: str, d
     _kept_alibi.cache_clear()  # that of another imitation
     with mode():
         expected = [*model.decoder.layers[0](model.decoder.embed(ids)), model(ids)]
-    placed = on_device(device, model)
+    placed: Any = on_device(device, model)
     with device.current(), mode():
         there = device.put(ids)
         found = [*placed.decoder.layers[0](placed.decoder.embed(there)), placed(there)]
