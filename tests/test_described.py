@@ -110,4 +110,4 @@ def test_a_ckpt_s_values_are_checked_too(field: str, odd: Any, tmp_path: Path) -
 def test_a_model_s_numbers_are_whole_finite_and_possible() -> None:
     for setting in ({"init_std": math.nan}, {"init_std": math.inf}, {"layers": 10**9}, {"embed_dim": 0}, {"dropout": math.nan}):
         with pytest.raises(UserError, match=rf"model\.{next(iter(setting))}="):
-            OPTConfig(**setting)  # type: ignore[arg-type]
+            OPTConfig(**setting)
