@@ -1,15 +1,15 @@
 """The shape of an OPT model and the switches that make a variant of it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any
 
 from errors import UserError
 
 POSITIONS = ("learned", "none", "sinusoidal", "rotary", "alibi")
 NORMS = ("pre", "post")
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "relu_squared": "relu2"}  # ours -> HuggingFace's
+LARGEST = 1e300  # below it, a whole number can be a float; NaN and infinity are not
 MOST: dict[str, float] = {
     "layers": 10_000,
     "width": 10**6,
@@ -117,8 +117,8 @@ def _of_kind(name: str, kind: str, value: Any) -> Any:
         return None
     of = kind.partition(" ")[0]
     allowed = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}[of]
-    finite = not isinstance(value, float) or math.isfinite(value)
+    finite = not isinstance(value, int | float) or abs(value) < LARGEST
     if not isinstance(value, allowed) or (isinstance(value, bool) and of != "bool") or not finite:
         asked = {"str": "a word", "bool": "true or false", "int": "a whole number", "float": "a finite number"}[of]
         raise UserError(f"model.{name}={str(value)[:40]} must be {asked}.")
-    return float(min(cast(float, value), 1e300)) if of == "float" else value
+    return float(value) if isinstance(value, int) and of == "float" else value

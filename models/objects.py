@@ -36,7 +36,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 WORDS = {"int": "number of 0 or more", "str": "text", "dict": "object"}
 
 
-def entry(entries: dict[str, Any], name: str, kind: type[int] | type[str] | type[dict[str, Any]], file: Path) -> Any:
+def entry(entries: dict[str, Any], name: str, kind: type[Any], file: Path) -> Any:
     """An entry of this kind, or None where there is none. `UserError` for another kind, or a number below 0."""
     value = entries.get(name)
     if value is None:

@@ -50,8 +50,8 @@ def numbers(config: Any) -> dict[str, str]:
 NONE: dict[str, list[Any]] = {"float": [math.nan, math.inf, -math.inf], "int": [10**30, -(10**30)], "list": [[10**30], [-1]]}
 EVERY = [
     (program, name, value)
-    for program in (analysed, trained)
-    for name, kind in numbers(program()).items()
+    for program, config in ((analysed, analysed()), (trained, trained()))
+    for name, kind in numbers(config).items()
     for value in NONE[kind.partition(" ")[0].partition("[")[0]]
 ]
 

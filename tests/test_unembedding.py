@@ -122,3 +122,10 @@ def test_one_of_another_shape_is_named(tmp_path: Path) -> None:
     written(tmp_path / "m", model, weights | {UNEMBEDDING: weights[UNEMBEDDING][:-1].clone()})
     with pytest.raises(UserError, match=r"decoder\.lm_head\.weight is \(39, 32\), but config\.json asks for \(40, 32\)"):
         open_checkpoint(str(tmp_path / "m"))
+
+
+def test_a_final_norm_without_a_gain_leaves_effects_as_they_are(tmp_path: Path) -> None:
+    model = tiny.random_model(gains=False, biases=False)
+    checkpoint = assert_as_theirs(written(tmp_path / "m", model, full(model)), {})
+    ends, u = checkpoint.ends(torch.float32), torch.randn(5, 32)
+    assert torch.equal(effects(ends, u, gain=True), effects(ends, u))

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import tiny
+import torch
 
 from corpora.tokenizer import train_bpe
 from models.checkpoint import save_checkpoint
@@ -19,14 +20,18 @@ from models.checkpoint import save_checkpoint
 HERE = Path(__file__).parents[2]
 
 
-def program(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run one of our programs in another folder than its own."""
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "WANDB_MODE": "disabled",
-        "TRITON_INTERPRET": "0",
-    }
+def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our programs in another folder than its own, with these variables in its environment."""
+    environment = (
+        os.environ
+        | {
+            "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "WANDB_MODE": "disabled",
+            "TRITON_INTERPRET": "0",
+        }
+        | variables
+    )
     command = [sys.executable, str(HERE / name), *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
@@ -48,6 +53,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lacking[1].unlink()
     hostile = layouts.write(folder / "hostile", tiny.random_model(), layouts.weights_of(tiny.random_model()), "bin")
     hostile[0].write_bytes(pickle.dumps({"weights": print}))
+    quantised = tiny.saved(folder / "quantised", tiny.random_model()) / "config.json"
+    quantised.write_text(json.dumps(json.loads(quantised.read_text()) | {"quantization_config": {"quant_method": "gptq"}}))
     tiny.text_corpus(folder / "text")
     train_bpe((file.read_text() for file in (folder / "text").iterdir()), 300).save(str(folder / "tokenizer.json"))
     save_checkpoint(tiny.random_model(), folder / "wordy", {}, folder / "tokenizer.json")
@@ -94,6 +101,11 @@ MISTAKES = {
     "another's out": ("analyze/run.py", ["ckpt=model", "corpus=tokens", "corpus.path=ids.npy", "out=done"], "another checkpoint"),
     "a GPU where there is none": ("analyze/run.py", ["ckpt=nowhere", "device=cuda"], "device=cuda, but torch sees no CUDA GPU"),
     "a GPU that is not there": ("train/run.py", ["size=demo", "corpus=local", "device=cuda"], "torch sees no CUDA GPU"),
+    "a number that is none": ("analyze/run.py", [*IDS, "ckpt=model", "thresholds.position_mi=inf"], "position_mi=inf"),
+    "a name that leaves its folder": ("train/run.py", ["size=demo", "corpus=local", "name=../escape"], "name='../escape'"),
+    "a folder that is a file": ("analyze/run.py", ["ckpt=model", *IDS[:2], "out=ids.npy"], "out=ids.npy is a file"),
+    "more threads than a machine takes": ("analyze/run.py", ["ckpt=model", *IDS, "threads=100000"], "threads=100000"),
+    "a quantised checkpoint": ("analyze/run.py", ["ckpt=quantised", *IDS], "is quantised (gptq)"),
     "gradients that are all cut away": ("train/run.py", ["size=demo", "corpus=local", "optimizer.clip=0"], "optimizer.clip=0 "),
     "a batch that does not divide": ("train/run.py", ["size=demo", "corpus=local", "batch.tokens=1000"], "multiple of 2048"),
 }
@@ -154,3 +166,20 @@ def test_a_trained_run_is_analysed_milestone_by_milestone(tmp_path: Path) -> Non
     assert ckpt.returncode == 0, ckpt.stderr
     ours, theirs = (pl.read_parquet(f / "neurons.parquet") for f in (tmp_path / "c", out / "step_000000004"))
     assert ours.equals(theirs)
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"LC_ALL": "C.UTF-8"}], ids=str
+)
+def test_paths_hold_any_letter_in_any_locale(locale: dict[str, str], tmp_path: Path) -> None:
+    """With a head beside the model, which is passed over in a line; and without a home folder."""
+    here = tmp_path / "été (1)"
+    here.mkdir()
+    heads = layouts.weights_of(tiny.random_model()) | {"v_head.summary.weight": torch.zeros(1, 32)}
+    layouts.write(here / "modèle", tiny.random_model(), heads, "safetensors")
+    np.save(here / "電.npy", tiny.random_ids())
+    settings = ["ckpt='modèle'", "corpus=tokens", "corpus.path='電.npy'", "out='sortie=é'", "wandb.mode=disabled", "layers=0"]
+    done = program("analyze/run.py", *settings, cwd=here, HOME="/nowhere", **locale)
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(here / "sortie=é" / "neurons.parquet").height == 44 and (here / "sortie=é" / "report.html").is_file()
+    assert done.stderr.count("v_head.summary.weight is passed over") == 1
