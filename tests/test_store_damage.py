@@ -243,3 +243,13 @@ def test_a_store_that_cannot_be_written_is_said(corpus: CorpusConfig, tmp_path: 
     monkeypatch.setattr(making, "write_text", raises(errno.EACCES))
     with pytest.raises(UserError, match=r"cannot be written \(Permission denied\)"):
         token_store(corpus)
+
+
+def test_a_store_older_than_a_setting_is_found(corpus: CorpusConfig) -> None:
+    """Its manifest does not say what text, subset and part were, and has no checksum of all."""
+    store = token_store(corpus)
+    old = {key: value for key, value in store.manifest.items() if key != "checksum"}
+    old["source"] = {key: value for key, value in old["source"].items() if key not in ("text", "subset", "part")}
+    folder = store.folder.rename(store.folder.with_name("small-0ld"))
+    (folder / "manifest.json").write_text(json.dumps(old))
+    assert token_store(corpus).folder == folder
