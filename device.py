@@ -6,6 +6,7 @@ stream needs of another it must wait for, or it reads bytes that are not there y
 """
 
 import os
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -133,6 +134,10 @@ class Device(ABC):
     def bfloat16(self) -> bool:
         """Whether it has instructions for bfloat16. No other device is touched."""
         return False
+
+    def total_memory(self) -> int:
+        """Bytes of memory that it computes in, taken or not: main memory, where it has none of its own."""
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def peak_memory(self) -> int:
         """Bytes of its own memory that this process had allocated at most; 0: it has none."""
@@ -325,6 +330,10 @@ class CUDA(Device):
         kept = torch.cuda.memory_reserved(self.name) - torch.cuda.memory_allocated(self.name)
         return int(torch.cuda.mem_get_info(self.name)[0]) + kept
 
+    def total_memory(self) -> int:
+        """What the driver says it has."""
+        return int(torch.cuda.mem_get_info(self.name)[1])
+
     @property
     def bfloat16(self) -> bool:
         """Of compute capability 8.0. Asked while it is current: a question about the current device makes a context on it."""
@@ -338,6 +347,16 @@ class CUDA(Device):
     def peak_flops(self, dtype: torch.dtype) -> float | None:
         """Of its data sheet."""
         return peak_flops(torch.cuda.get_device_name(self.name), dtype.itemsize == 2)
+
+
+def check_name(name: str) -> None:
+    """Look at a setting that names a device, before it is known which there are.
+
+    Raises:
+        UserError: it names none.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"device={name!r} is none of auto, cpu, cuda, or one GPU by its number, like cuda:1.")
 
 
 def resolved(name: str, job: int = 0) -> Device:

@@ -1,8 +1,11 @@
-"""What a process does with memory that it has freed: keep it for what comes next, or give it back to the system."""
+"""A process's memory: what it holds, and what it does with what it has freed: keep it for what comes next, or give it back."""
 
 import ctypes
+import platform
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
@@ -38,3 +41,17 @@ def given_back() -> Iterator[None]:
     finally:
         if _kept:
             keep_freed()
+
+
+def peak_memory() -> int:
+    """Bytes of main memory that this process held at most."""
+    unit = 1 if platform.system() == "Darwin" else 1024  # macOS counts bytes, others kilobytes
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def anonymous_memory(status: Path = Path("/proc/self/status")) -> int:
+    """Bytes that this process holds now and no file stands behind, as Linux counts them; elsewhere all that it held at most."""
+    if not status.exists():
+        return peak_memory()
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("RssAnon:"))
+    return 1024 * int(line.split()[1])

@@ -42,16 +42,23 @@ def _analyzed(config: AnalyzeConfig, console: Console) -> Path:
     milestones = sorted((where / "milestones").glob("step_*")) if (where / "milestones").is_dir() else None
     if milestones is None:
         out = Path(config.out) if config.out else _default_out(config.ckpt)
-        censuses_of([(open_checkpoint(config.ckpt), out)], config, console)
+        censuses_of([(_opened(config.ckpt, console), out)], config, console)
         return out
     if not milestones:
         raise UserError(f"{where}/milestones is empty: this run has not reached a milestone yet.")
     out = Path(config.out or where / "census")
-    censuses = censuses_of([(open_checkpoint(str(folder)), out / folder.name) for folder in milestones], config, console)
+    censuses = censuses_of([(_opened(str(folder), console), out / folder.name) for folder in milestones], config, console)
     if censuses:
         compare_milestones(censuses, out, console)
         mirror_figures(censuses[-1], config.wandb, sorted((out / "figures").glob("*.png")), console)
     return out
+
+
+def _opened(where: str, console: Console) -> Checkpoint:
+    checkpoint = open_checkpoint(where)
+    for note in checkpoint.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    return checkpoint
 
 
 def censuses_of(checkpoints: list[tuple[Checkpoint, Path]], config: AnalyzeConfig, console: Console) -> list[Census]:
@@ -131,7 +138,7 @@ def sequences_for(checkpoint: Checkpoint, config: AnalyzeConfig, ranks: Ranks | 
     if ranks.first:
         ranks.told(None)
     check_against_model(sequences, checkpoint.config.vocab_size, positions)
-    if config.corpus.source == "tokens":
+    if config.corpus.source == "tokens" and not config.corpus.stream:
         _check_array(config, sequences.ids.shape[1])
     return sequences
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from analyze.formats import FORMAT, format_of, read_meta
 from analyze.task import CensusTask
 from analyze.writing import write_whole
 from errors import UserError
@@ -19,7 +20,13 @@ def check(task: CensusTask) -> None:
     """
     meta = task.out / "meta.json"
     if meta.exists():
-        theirs = json.loads(meta.read_text()).get("identity", {})
+        there = read_meta(task.out)
+        theirs = there.get("identity", {})
+        if format_of(there) != FORMAT:
+            raise UserError(
+                f"out={task.out} holds a census of format {format_of(there)}, which can be read and drawn but not gone on with: this "
+                f"version counts into format {FORMAT}. Choose another out=, and the same command makes it anew."
+            )
         if differs := [f"{k} (there {theirs.get(k)}, here {v})" for k, v in task.identity.items() if theirs.get(k) != v]:
             raise UserError(f"out={task.out} holds a census with another {'; another '.join(differs)}. Choose another out=.")
     elif task.out.exists() and any(file.name != CLAIMING for file in task.out.iterdir()):
@@ -29,7 +36,7 @@ def check(task: CensusTask) -> None:
 def claim(task: CensusTask) -> None:
     """Make a folder that passed the check ours: first its meta.json, which says so, then what is still lacking."""
     if not (task.out / "meta.json").exists():
-        write_whole(task.out / "meta.json", json.dumps({"identity": task.identity}, indent=2) + "\n")
+        write_whole(task.out / "meta.json", json.dumps({"format": FORMAT, "identity": task.identity}, indent=2) + "\n")
     tokenizer, copy = task.sequences.tokenizer_file or _tokenizer_of(task.checkpoint), task.out / "tokenizer.json"
     if tokenizer is not None and not copy.exists():
         write_whole(copy, tokenizer.read_bytes())

@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analyze.comparing import compare
-from corpora.home import expand_home, quoted_home
+from corpora.home import expand_home, quoted_paths
 from errors import UserError, plainly
+from settings import check_settings
 
 
 @dataclass
@@ -34,6 +35,7 @@ class CompareConfig:
                 "Give runs=[RUN,RUN], folders of training runs, or censuses=[CENSUS,CENSUS], what analyze/run.py wrote."
             )
         expand_home(self, "runs", "censuses", "null", "out")
+        check_settings(self)
 
 
 ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
@@ -50,6 +52,6 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quoted_home(sys.argv[1:])
+    sys.argv[1:] = quoted_paths(sys.argv[1:])
     with plainly():
         main()

@@ -9,12 +9,13 @@ from omegaconf import MISSING
 
 from corpora.config import CorpusConfig
 from corpora.home import expand_home
+from device import check_name
 from errors import UserError
+from settings import check_settings
 from tracking import WandbConfig
 
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 PLACES = {"residuals": ("auto", "memory", "pinned", "file"), "bits": ("auto", "memory", "file")}
-DEVICES = ("auto", "cpu", "cuda")
 FEWEST_KEPT = 50  # n-grams that a detector may need, and tokens that trigger suppression is answered for
 
 
@@ -92,12 +93,12 @@ class AnalyzeConfig:
     out: str | None = None  # census folder; null: RUN/census for a run folder and its milestones, else runs/census/NAME
     null: str | None = None  # census of an untrained model of the same shape, drawn beside; null: a run's milestone at step 0
     corpus: CorpusConfig = MISSING
-    split: str = "validation"  # of the corpus: validation | train; not for corpus=tokens
+    split: str = "validation"  # of the corpus: validation | train | all; not for corpus=tokens
     tokens: int = 5_000_000  # positions to read, BOS included; as many whole sequences as fit
     context: int | None = None  # positions of a sequence; null: as many as the model has, for corpus=tokens as the array has
     bos: bool = True  # put </s> at position 0 of every sequence; not for corpus=tokens
     layers: str = "all"  # all | first_half | a list such as 0,1,5
-    device: str = "auto"  # auto | cpu | cuda
+    device: str = "auto"  # auto | cpu | cuda | cuda:1, the GPU of that number
     dtype: str = "auto"  # auto: float32 on a CPU, float16 on a GPU
     micro: int | None = None  # sequences per micro-batch; null: 2,048 positions, on a GPU 16,384; part of what `out` remembers
     keep_ngrams: int | None = (
@@ -116,9 +117,9 @@ class AnalyzeConfig:
     def __post_init__(self) -> None:
         if not self.ckpt:
             raise UserError("ckpt= is missing: give a HuggingFace folder or hub name, a milestone, a .ckpt file or a run folder.")
+        check_name(self.device)
         for name, value, allowed in (
             ("dtype", self.dtype, DTYPES),
-            ("device", self.device, DEVICES),
             ("residuals", self.residuals, PLACES["residuals"]),
             ("bits", self.bits, PLACES["bits"]),
         ):
@@ -132,6 +133,7 @@ class AnalyzeConfig:
         if self.tokens < 1:
             raise UserError(f"tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
         expand_home(self, "ckpt", "out", "null", "scratch")
+        check_settings(self)
 
     def chosen_layers(self, layers: int) -> list[int]:
         """Numbers of the layers to count, of `layers` in the model.

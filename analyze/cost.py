@@ -1,12 +1,12 @@
 """What a census took: seconds and memory of all commands that worked on it, kept in its meta.json from layer to layer."""
 
 import json
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
 from analyze.writing import write_whole
+from memory import peak_memory
 
 
 class Cost:
@@ -29,5 +29,5 @@ class Cost:
         """What meta.json says of it: seconds are sums over commands, memory is that of the command that took most."""
         total = self.total + time.time() - self.begun
         layers = {f"{layer}": round(seconds, 3) for layer, seconds in sorted(self.layers.items())}
-        peak = max(self.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        peak = max(self.peak, peak_memory())
         return {"seconds": {"total": round(total, 3), "layers": layers}, "peak_memory_bytes": peak}

@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analyze.redrawing import redraw
-from corpora.home import expand_home, quoted_home
+from corpora.home import expand_home, quoted_paths
 from errors import UserError, plainly
+from settings import check_settings
 
 
 @dataclass
@@ -34,6 +35,7 @@ class DrawConfig:
         if not self.out:
             raise UserError("out= is missing: give a census folder, a run folder, or a folder of runs.")
         expand_home(self, "out", "null")
+        check_settings(self)
 
 
 ConfigStore.instance().store(name="draw_schema", node=DrawConfig)
@@ -51,6 +53,6 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     # thresholds holds only what is given; hydra wants ++ before a name that is not there yet
     sys.argv[1:] = [re.sub(r"^thresholds\.", "++thresholds.", argument) for argument in sys.argv[1:]]
-    sys.argv[1:] = quoted_home(sys.argv[1:])
+    sys.argv[1:] = quoted_paths(sys.argv[1:])
     with plainly():
         main()

@@ -1,6 +1,5 @@
 """census folder -> its tables, its counts by position and the text of its tokens, read-only."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from analyze.config import Thresholds
+from analyze.formats import read_meta
 from analyze.position_table import serves_first_positions
 from errors import UserError
 
@@ -121,7 +121,7 @@ def open_census(folder: Path) -> Census:
     for needed in ("meta.json", "neurons.parquet", "layers.parquet"):
         if not (folder / needed).is_file():
             raise UserError(f"{folder} is no finished census: {needed} is missing. Run analyze/run.py with out={folder} first.")
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta = read_meta(folder)
     tokenizer = folder / meta["tokenizer"] if meta.get("tokenizer") else None
     return Census(
         path=folder,

@@ -6,6 +6,7 @@ from typing import Any
 
 from analyze.cost import Cost
 from analyze.counts import CorpusCounts
+from analyze.formats import FORMAT
 from analyze.positions import bias
 from analyze.task import CensusTask
 from analyze.writing import write_whole
@@ -22,6 +23,7 @@ def write_meta(task: CensusTask, corpus: CorpusCounts, cost: Cost) -> None:
     """Write the file, over the claim if it is the first time."""
     checkpoint, sequences, thresholds = task.checkpoint, task.sequences, task.config.thresholds
     meta = {
+        "format": FORMAT,
         "title": checkpoint.title,
         "identity": task.identity,
         "checkpoint": {

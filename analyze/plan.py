@@ -118,7 +118,8 @@ class Shape:
     def projecting(self) -> int:
         """Bytes that projecting a layer onto the vocabulary takes, in float32, after the walk."""
         m = self.model
-        return 4 * (m.vocab_size * m.token_width + m.width * m.neurons + 5 * 256 * m.vocab_size)
+        matrices = 1 if m.tied else 2  # embedding and unembedding
+        return 4 * (matrices * m.vocab_size * m.token_width + m.width * m.neurons + 5 * 256 * m.vocab_size)
 
     @property
     def operations(self) -> int:

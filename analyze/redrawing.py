@@ -19,6 +19,7 @@ from analyze.comparing import censuses_under, compare
 from analyze.config import Thresholds
 from analyze.counts import Index
 from analyze.folder import Census, open_census
+from analyze.formats import read_meta
 from analyze.suppression import TOO_LOOSE, answerable
 from analyze.writing import write_whole
 from errors import UserError
@@ -71,7 +72,7 @@ def _redraw_milestones(folder: Path, given: Mapping[str, Any], null: Census | No
 
 def _anew(folder: Path, given: Mapping[str, Any], null: Census | None) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
     """A census' meta.json and tables under other thresholds."""
-    meta = json.loads((folder / "meta.json").read_text())
+    meta = read_meta(folder)
     if "thresholds" not in meta:
         raise UserError(f"{folder} is no finished census; the command that began it goes on.")
     check_shapes(meta, null)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from analyze.analysis import analyze
 from analyze.config import AnalyzeConfig
-from corpora.home import quoted_home
+from corpora.home import quoted_paths
 from errors import plainly
 from memory import keep_freed
 
@@ -30,6 +30,6 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     # hydra would take layers=0,1,5 for a sweep of three runs
     sys.argv[1:] = [re.sub(r"^(layers=)(\d+(?:,\d+)*)$", r"\1'\2'", argument) for argument in sys.argv[1:]]
-    sys.argv[1:] = quoted_home(sys.argv[1:])
+    sys.argv[1:] = quoted_paths(sys.argv[1:])
     with plainly():
         main()

@@ -15,6 +15,7 @@ from analyze.writing import write_whole
 from errors import UserError
 
 GB = 1_000_000_000
+WRITTEN = 1 << 24  # bytes of zeros at a time, where no system call reserves room
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,13 @@ def mapped(file: Path, size: int) -> UInt8[np.memmap, " byte"]:
 
 def reserve(file: int, size: int) -> None:
     """Take room on the disk now: writing to a mapped file on a full disk would kill the program."""
-    os.posix_fallocate(file, 0, size)
+    if hasattr(os, "posix_fallocate"):  # Linux
+        os.posix_fallocate(file, 0, size)
+        return
+    zeros = bytes(min(size, WRITTEN))
+    with open(file, "wb", buffering=0, closefd=False) as stream:
+        while (left := size - stream.tell()) > 0:
+            stream.write(zeros[:left])
 
 
 def no_room(size: int, folder: Path, full: OSError) -> UserError:

@@ -131,12 +131,11 @@ def effects(
 
     Of the final LayerNorm only the gain is put in, and only if asked: centering and division depend on the rest of the stream.
     """
-    if gain:
+    if gain and ends.config.gains:
         u = u * ends.final_layer_norm.weight
     if ends.config.projected:
         u = ends.project_out(u)
-    embeddings = ends.embed_tokens.weight
-    return linear(u, embeddings if tokens is None else embeddings[tokens])
+    return linear(u, ends.unembedding if tokens is None else ends.unembedding[tokens])
 
 
 def greatest(effect: Float[Tensor, "neuron token"], device: Device) -> Int32[np.ndarray, "neuron top"]:

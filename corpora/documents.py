@@ -6,6 +6,7 @@ from itertools import islice
 from corpora.config import CorpusConfig
 from corpora.document import Document
 from corpora.files import files
+from corpora.hub import hub
 from corpora.local import local
 from corpora.openwebtext import openwebtext
 from corpora.pile import pile
@@ -25,6 +26,7 @@ READERS: dict[str, Callable[[CorpusConfig], Iterator[Document]]] = {
     "files": files,
     "openwebtext": openwebtext,
     "pile": pile,
+    "hub": hub,
     "tokens": _no_documents,
 }
 

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import zstandard
+import polars as pl
 from tokenizers import Tokenizer
 
 from corpora.config import CorpusConfig
 from corpora.document import Document
-from corpora.files import document_count, found, places
+from corpora.files import found, places
 from corpora.openwebtext import hub_listing
+from corpora.pieces import is_cuttable, pieces
+from corpora.rows import kind_of, whole_parquet
+from corpora.streams import COMPRESSIONS, content_bytes
 from corpora.tokenising import worker_count
 
 SAMPLE_BYTES = 1_000_000  # of text from the beginning that all is judged by
@@ -40,14 +43,24 @@ def estimate(config: CorpusConfig, tokenizer: Tokenizer, width: int, sample: Seq
     text_bytes, beside = _text_bytes(config, sample)
     if not text_bytes or not sample:
         return None
-    start = time.perf_counter()
-    trial = sum(1 + len(tokenizer.encode(document.text, add_special_tokens=False).ids) for document in sample)
-    rate = trial / (time.perf_counter() - start)
-    trial_bytes = sum(document.n_bytes for document in sample)
+    trial, trial_bytes, rate = _trial(tokenizer, sample)
     tokens = round(text_bytes * trial / max(trial_bytes, 1))
     documents = text_bytes / fmean(document.n_bytes for document in sample)
     disk = round(tokens * width + documents * (9 + 9)) + beside  # offsets and domains twice, while the store is closed
     return Estimate(text_bytes, tokens, disk, rate, worker_count(config.workers))
+
+
+def _trial(tokenizer: Tokenizer, sample: Sequence[Document]) -> tuple[int, int, float]:
+    """Tokens, bytes and tokens per second of the beginning of the sample; its last text may be a long one."""
+    start, cuttable, n_tokens, n_bytes = time.perf_counter(), is_cuttable(tokenizer), 0, 0
+    for document in sample:
+        for piece in pieces(document.text, cuttable):
+            n_tokens += len(tokenizer.encode(piece, add_special_tokens=False).ids)
+            n_bytes += len(piece.encode())
+            if n_bytes >= SAMPLE_BYTES:
+                break
+        n_tokens += 1
+    return n_tokens, n_bytes, n_tokens / (time.perf_counter() - start)
 
 
 def _text_bytes(config: CorpusConfig, sample: Sequence[Document]) -> tuple[int, int]:
@@ -56,6 +69,8 @@ def _text_bytes(config: CorpusConfig, sample: Sequence[Document]) -> tuple[int, 
         listed = hub_listing(config)
         whole = round(listed.documents * fmean(document.n_bytes for document in sample)) if sample else 0
         return min(whole, config.bytes_per_domain or whole), FILES_AT_ONCE * max(file.n_bytes for file in listed.files)
+    if config.source == "hub":
+        return 0, 0
     total = 0
     for domain, where in places(config).items():
         sizes = [document.n_bytes for document in sample if document.domain == domain] or [d.n_bytes for d in sample] or [0]
@@ -66,11 +81,7 @@ def _text_bytes(config: CorpusConfig, sample: Sequence[Document]) -> tuple[int, 
 
 def _text_of(path: Path, document_bytes: float) -> int:
     """About so many bytes of text in a file."""
-    if path.name.endswith(".parquet"):
-        return round(document_count(path) * document_bytes)
-    size = path.stat().st_size
-    if not path.name.endswith(".zst"):
-        return size
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as plain:
-        read = len(plain.read(SAMPLE_BYTES))
-        return round(size * read / max(min(file.tell(), size), 1))
+    if kind_of(path) == ".parquet":
+        with whole_parquet(path) as table:
+            return round(int(table.select(pl.len()).collect().item()) * document_bytes)
+    return content_bytes(path, SAMPLE_BYTES) if path.suffix.lower() in COMPRESSIONS else path.stat().st_size

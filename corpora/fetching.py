@@ -10,7 +10,7 @@ from threading import Thread
 
 import polars as pl
 
-from corpora.store import file_hash
+from corpora.checksums import file_hash
 from corpora.writing import write_text
 from errors import UserError
 from network import reachable
@@ -53,7 +53,7 @@ def listing(repository: str, revision: str, folder: Path) -> Listing:
             raise ConnectionError("the hub cannot be reached")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(kept, json.dumps(asdict(_listing(repository, revision)), indent=1))
-    read = json.loads(kept.read_text())
+    read = json.loads(kept.read_text(encoding="utf-8"))
     return Listing(read["repository"], read["commit"], tuple(HubFile(**file) for file in read["files"]))
 
 

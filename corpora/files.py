@@ -1,27 +1,33 @@
-"""text -> documents: files of text, by path, folder or glob: .txt, .jsonl, .jsonl.zst and .parquet."""
+"""text -> documents: files of text, by path, folder or glob."""
 
 import glob
-import io
-import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import os
+from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import polars as pl
-import zstandard
 
 from corpora.config import CorpusConfig
 from corpora.document import Document, in_turn
+from corpora.home import expanded
+from corpora.notices import announce
+from corpora.rows import KINDS, Texts, kind_of, whole_parquet
 from errors import UserError
-
-ROWS = 4096  # of a parquet file in memory at a time
 
 
 def files(config: CorpusConfig) -> Iterator[Document]:
     """The texts of every domain's files in turn; with `path` alone the corpus is the one domain."""
-    domains = {domain: file_documents(domain, found(where)) for domain, where in places(config).items()}
-    return in_turn(domains, config.bytes_per_domain)
+    texts = Texts(config.text, config.strict)
+    domains = {domain: file_documents(domain, found(where), texts) for domain, where in places(config).items()}
+    return told(in_turn(domains, config.bytes_per_domain), texts, config.name)
+
+
+def told(documents: Iterator[Document], texts: Texts, corpus: str) -> Iterator[Document]:
+    """The documents, and at their end a line on the rows that had no text."""
+    yield from documents
+    texts.say_skipped(corpus)
 
 
 def places(config: CorpusConfig) -> dict[str, str]:
@@ -30,121 +36,97 @@ def places(config: CorpusConfig) -> dict[str, str]:
 
 
 def found(where: str) -> list[Path]:
-    """The files of a path, a folder (with all below it) or a glob, sorted; `UserError` for none, or for one of another kind."""
-    path = Path(where).expanduser()
-    if path.is_dir():
-        matches = [file for file in path.rglob("*") if file.is_file() and _reader(file)]
-    else:
-        matches = [file for name in glob.glob(str(path), recursive=True) if (file := Path(name)).is_file()]  # noqa: PTH207
-    if not matches:
-        raise UserError(f"{where} matches no file. Give a file, a folder or a quoted glob of {', '.join(READERS)} files.")
-    if others := [file for file in matches if not _reader(file)]:
-        raise UserError(f"{others[0]} is not a file of text that can be read here: allowed are {', '.join(READERS)}.")
-    return sorted(matches)
+    """The files of text at a path, in a folder (with all below it, links followed) or of a glob, sorted, each once.
+
+    A line names how many files of other kinds a folder or a glob has.
+
+    Raises:
+        UserError: there is none, the one named is of another kind, or a folder cannot be read.
+    """
+    path = Path(expanded(where))
+    try:
+        if path.is_file() and not kind_of(path):
+            raise UserError(f"{path} is not a file of text that can be read here: allowed are {KINDS}.")
+        return [path] if path.is_file() else _several(where, path)
+    except OSError as mistake:
+        raise _unreadable(mistake) from mistake
 
 
-def file_documents(domain: str, paths: list[Path], start: int = 0) -> Iterator[Document]:
+def _several(where: str, path: Path) -> list[Path]:
+    at = [path] if path.is_dir() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+    others: dict[str, str] = {}
+    texts: dict[str, Path] = {}
+    for file in sorted({file for place in at for file in _below(place)}):
+        if (reason := _no_text(file)) is None:
+            texts.setdefault(os.path.realpath(file), file)
+        else:
+            others[os.path.realpath(file)] = reason
+    kinds = ", ".join(f"{n:,} {reason}" for reason, n in sorted(Counter(others.values()).items()))
+    if not texts:
+        several = " Several paths are a glob, or corpus.domains='{a: PATH, b: PATH}'." if "," in where else ""
+        only = f", only {kinds}" if kinds else ""
+        raise UserError(f"{where} matches no file of text{only}. Give a file, a folder or a quoted glob of {KINDS}.{several}")
+    if kinds:
+        announce(f"{where}: reading {len(texts):,} files of text; passed over {kinds}")
+    return list(texts.values())
+
+
+def _below(place: Path) -> Iterator[Path]:
+    """A file, or all files below a folder; a folder that links lead to twice, or back to, is gone into once."""
+    if not place.is_dir():
+        yield place
+        return
+    seen = {os.path.realpath(place)}
+    for folder, inner, names in os.walk(place, onerror=_raise, followlinks=True):
+        below = {name: os.path.realpath(Path(folder, name)) for name in sorted(inner)}
+        hidden = [name for name in below if name.startswith(".")]
+        inner[:] = [name for name, real in below.items() if name not in hidden and real not in seen]
+        seen |= {below[name] for name in inner}
+        yield from (Path(folder, name) for name in (*names, *hidden))
+
+
+def _unreadable(mistake: OSError) -> UserError:
+    return UserError(f"{mistake.filename} cannot be read ({mistake.strerror}): mend it, or leave it out.")
+
+
+def _raise(mistake: OSError) -> None:
+    raise mistake
+
+
+def _no_text(file: Path) -> str | None:
+    """Why a file is passed over, if it is."""
+    if file.name.startswith("."):
+        return "hidden"
+    if file.is_symlink() and not file.exists():
+        return "broken links"
+    if not file.is_file():
+        return "no regular files"
+    return None if kind_of(file) else "".join(file.suffixes[-1:]) or "without a suffix"
+
+
+def file_documents(domain: str, paths: list[Path], texts: Texts, start: int = 0) -> Iterator[Document]:
     """The texts of the files from the `start`-th on, in order. Whole files before it are only counted."""
     for path in paths:
-        if start and (n := document_count(path)) <= start:
+        if start and (n := document_count(path, texts)) <= start:
             start -= n
             continue
-        for row in islice(rows([path]), start, None):
+        for row in islice(named_rows([path], texts), start, None):
             yield Document(domain, row[0], row[1])
         start = 0
 
 
-def document_count(path: Path) -> int:
-    """How many texts a file has, without reading them."""
-    if path.name.endswith(".parquet"):
-        with _whole_parquet(path):
-            return int(pl.scan_parquet(path).select(pl.len()).collect().item())
-    if path.name.endswith(".txt"):
-        return 1
-    with _plain(path) as lines:
-        return sum(1 for line in lines if line.strip())
+def document_count(path: Path, texts: Texts) -> int:
+    """How many texts a file has; of parquet without reading them."""
+    kind = kind_of(path)
+    if kind == ".parquet":
+        with whole_parquet(path) as table:
+            if texts.column in table.collect_schema():
+                return int(table.select(pl.col(texts.column).count()).collect().item())
+    return 1 if kind == ".txt" else sum(1 for _ in Texts(texts.column, texts.strict).rows(path))
 
 
-def rows(paths: list[Path]) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """Every text of the files with its name (file, and line or row from 1) and what its line says beside it.
-
-    Lone surrogates, which JSON can write and UTF-8 cannot, become `?`.
-    """
+def named_rows(paths: list[Path], texts: Texts) -> Iterator[tuple[str, str, dict[str, object]]]:
+    """Every text of the files with its name (file, and line or row from 1) and what its line says beside it."""
     for path in paths:
-        reader = _reader(path)
-        assert reader is not None
-        for number, text, beside in reader(path):
-            clean = text if text.isascii() else text.encode("utf-8", "replace").decode()
-            yield f"{path}:{number}", clean, beside
-
-
-Row = tuple[int, str, dict[str, object]]
-
-
-def _txt(path: Path) -> Iterator[Row]:
-    try:
-        yield 1, path.read_text(encoding="utf-8"), {}
-    except UnicodeDecodeError as mistake:
-        raise UserError(f"{path} is not UTF-8 text (byte {mistake.start}): convert it, or leave it out.") from mistake
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    with _plain(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _json_row(path, number, line)
-
-
-def _json_row(path: Path, number: int, line: bytes) -> Row:
-    try:
-        beside = json.loads(line)
-    except ValueError as mistake:
-        raise UserError(f'{path} line {number} is not JSON: expected {{"text": "..."}} on every line.') from mistake
-    if not isinstance(beside, dict) or not isinstance(beside.get("text"), str):
-        raise UserError(f'{path} line {number} has no field "text" with a string: expected {{"text": "..."}} on every line.')
-    return number, beside.pop("text"), beside
-
-
-@contextmanager
-def _plain(path: Path) -> Iterator[Iterable[bytes]]:
-    """The lines of a .jsonl or .jsonl.zst."""
-    with path.open("rb") as file:
-        if not path.name.endswith(".zst"):
-            yield file
-            return
-        with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as plain:
-            try:
-                yield io.BufferedReader(plain)
-            except zstandard.ZstdError as mistake:
-                raise UserError(f"{path} is no whole zstandard file ({mistake}): fetch it again.") from mistake
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    with _whole_parquet(path):
-        table = pl.scan_parquet(path)
-        columns = table.collect_schema()
-        if columns.get("text") != pl.String:
-            raise UserError(f'{path} has no column "text" of strings, only {", ".join(columns)}: rename the one with the text.')
-        for start in range(0, document_count(path), ROWS):
-            for row, text in enumerate(table.select("text").slice(start, ROWS).collect()["text"], start + 1):
-                yield row, text or "", {}
-
-
-@contextmanager
-def _whole_parquet(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except pl.exceptions.ComputeError as mistake:
-        raise UserError(f"{path} is no whole parquet file: fetch it again.") from mistake
-
-
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".txt": _txt,
-    ".jsonl": _jsonl,
-    ".jsonl.zst": _jsonl,
-    ".parquet": _parquet,
-}
-
-
-def _reader(path: Path) -> Callable[[Path], Iterator[Row]] | None:
-    return next((read for ending, read in READERS.items() if path.name.endswith(ending)), None)
+        for number, text, beside in texts.rows(path):
+            yield f"{path}:{number}", text, beside

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tokenizers import Tokenizer
 
+from corpora.checksums import file_hash
 from corpora.config import CorpusConfig
 from corpora.document import Document
 from corpora.documents import documents
@@ -20,7 +21,7 @@ from corpora.journal import Journal
 from corpora.openwebtext import fetched_folder, hub_listing
 from corpora.progress import Progress
 from corpora.splitting import Splitting, splitting
-from corpora.store import FORMAT, SPLITS, file_hash, fingerprint
+from corpora.store import FORMAT, SPLITS, fingerprint, whole_checksum
 from corpora.tokenising import tokenised
 from corpora.tokenizer import bos_id, id_count, open_tokenizer, tokenizer_hash, train_bpe
 from corpora.writing import GROWING, SplitWriter, write_manifest, write_text
@@ -52,9 +53,11 @@ def _fill(
     if journal.documents:
         progress.announce(f"goes on after the {journal.documents:,} documents that are done")
         tokenizer = open_tokenizer(str(folder / "tokenizer.json"))
+        journal.expect_tokenizer(folder)
     elif tokenizer is None:
         tokenizer, texts = _trained_here(config, texts, kept, progress)
     write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
+    journal.tokenizer_sha256 = file_hash(folder / "tokenizer.json")
     texts = _judged(folder, config, tokenizer, texts, journal, progress)
     content = _write_splits(folder, config, tokenizer, texts, kept, journal, progress)
     content["tokenizer"] = made_from["tokenizer"] | {
@@ -63,7 +66,8 @@ def _fill(
         "bytes": (folder / "tokenizer.json").stat().st_size,
     }
     beside = {"source": made_from["source"], "hub": _hub(config), "fingerprint": fingerprint(content)}
-    write_manifest(folder, content | beside)
+    manifest = content | beside
+    write_manifest(folder, manifest | {"checksum": whole_checksum(manifest)})
     progress.close(journal.documents, journal.n_bytes, sum(split["tokens"] for split in content["splits"].values()))
     _say_who_is_not_held_out(content, config, progress)
 
@@ -137,14 +141,15 @@ def _write_splits(
         for batch, tokens in done:
             held_out, domains = kept(batch, journal.documents), _numbers(batch, config, journal)
             for name, mine in (("train", ~held_out), ("validation", held_out)):
-                writers[name].add(tokens.ids[np.repeat(mine, tokens.lengths)], tokens.lengths[mine], domains[mine])
+                ids = tokens.ids if mine.all() else tokens.ids[np.repeat(mine, tokens.lengths)]
+                writers[name].add(ids, tokens.lengths[mine], domains[mine])
             journal.count(batch)
             progress.add(batch, len(tokens.ids))
             if journal.n_bytes - marked >= config.mark_bytes:
                 journal.splits = {name: writer.mark() for name, writer in writers.items()}
                 journal.write(folder)
                 marked = journal.n_bytes
-        _expect_text(config, journal, writers)
+        _expect_text(config, journal)
         splits = {name: writer.close(journal.domain_names) for name, writer in writers.items()}
     return {
         "format": FORMAT,
@@ -184,17 +189,11 @@ def _batches(texts: Iterator[Document], most_characters: int) -> Iterator[list[D
         yield batch
 
 
-def _expect_text(config: CorpusConfig, journal: Journal, writers: dict[str, SplitWriter]) -> None:
+def _expect_text(config: CorpusConfig, journal: Journal) -> None:
     if journal.documents == 0:
         raise UserError(
             f"corpus={config.name} has no text at all: every document of {config.path or config.domains or config.source} is empty."
         )
-    for name, writer in writers.items():
-        if not writer.documents:
-            raise UserError(
-                f"corpus.validation_share={config.validation_share} of {journal.documents} documents leaves the {name} split empty: "
-                "give more documents (a .txt file is one, a line of .jsonl is one), or another share."
-            )
 
 
 def _say_who_is_not_held_out(content: dict[str, Any], config: CorpusConfig, progress: Progress) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from corpora.config import CorpusConfig
 from corpora.document import Document, in_turn
 from corpora.fetching import Listing, fetched, listing
-from corpora.files import file_documents, found
+from corpora.files import file_documents, found, told
+from corpora.rows import Texts
 from corpora.writing import DISK_FULL
 from errors import UserError
 
@@ -22,7 +23,8 @@ def openwebtext(config: CorpusConfig, start: int = 0) -> Iterator[Document]:
         every = openwebtext(replace(config, bytes_per_domain=None))
         return islice(in_turn({config.name: every}, config.bytes_per_domain), start, None)
     if config.path:
-        return file_documents(config.name, found(config.path), start)
+        texts = Texts(config.text, config.strict)
+        return told(file_documents(config.name, found(config.path), texts, start), texts, config.name)
     return _from_hub(config, hub_listing(config), start)
 
 
@@ -45,7 +47,7 @@ def _from_hub(config: CorpusConfig, listed: Listing, start: int) -> Iterator[Doc
         first += 1
     with _said():
         for copy in fetched(listed, fetched_folder(config), first):
-            yield from file_documents(config.name, [copy], start)
+            yield from file_documents(config.name, [copy], Texts(), start)
             start = 0
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from corpora.config import CorpusConfig
 from corpora.document import Document
-from corpora.files import files, found, rows
+from corpora.files import files, found, named_rows, told
+from corpora.rows import Texts
 from errors import UserError
 
 
@@ -18,12 +19,13 @@ def pile(config: CorpusConfig) -> Iterator[Document]:
             f"corpus={config.name} is read from local files. Give corpus.path='pile/*.jsonl.zst' (lines with meta.pile_set_name), "
             "or a path per domain like corpus.domains='{wikipedia: pile/wikipedia/*.jsonl.zst}'."
         )
-    return _by_set_name(config.path, config.bytes_per_domain)
+    texts = Texts(config.text, config.strict)
+    return told(_by_set_name(config.path, texts, config.bytes_per_domain), texts, config.name)
 
 
-def _by_set_name(path: str, bytes_per_domain: int | None) -> Iterator[Document]:
+def _by_set_name(path: str, texts: Texts, bytes_per_domain: int | None) -> Iterator[Document]:
     given: Counter[str] = Counter()
-    for name, text, beside in rows(found(path)):
+    for name, text, beside in named_rows(found(path), texts):
         meta = beside.get("meta")
         if not isinstance(meta, dict) or not isinstance(domain := meta.get("pile_set_name"), str):
             raise UserError(

@@ -1,33 +1,45 @@
 """corpus -> token store: find the store of a corpus, or make it."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from tokenizers import Tokenizer
 
+from corpora.command import prepare_command
 from corpora.config import CorpusConfig
 from corpora.documents import documents
-from corpora.identity import source_identity, source_words
+from corpora.identity import ADDED, source_identity, source_words
 from corpora.journal import Journal
+from corpora.lock import alone
 from corpora.making import BPE_BYTES, make
+from corpora.notices import announce
 from corpora.openwebtext import fetched_folder
-from corpora.store import TokenStore
+from corpora.store import SPLITS, TokenStore
 from corpora.tokenizer import open_tokenizer, tokenizer_hash
 from corpora.writing import DISK_FULL, SHARD_TOKENS
 from errors import UserError
 
 
 def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens: int = SHARD_TOKENS) -> TokenStore:
-    """The corpus as tokens of `tokenizer` (default: the config's own): found in `config.store`, or made there.
+    """The corpus as tokens of `tokenizer` (default: the config's own), some for training and some kept from it: see `any_store`."""
+    store = any_store(config, tokenizer, shard_tokens)
+    documents_of = {name: store.manifest["splits"][name]["documents"] for name in SPLITS}
+    if empty := [name for name, n in documents_of.items() if not n]:
+        raise UserError(
+            f"corpus.validation_share={config.validation_share} of {sum(documents_of.values())} documents leaves the {empty[0]} split "
+            "empty: give more documents (a .txt file is one, a line of .jsonl is one), or another share."
+        )
+    return store
+
+
+def any_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens: int = SHARD_TOKENS) -> TokenStore:
+    """The corpus as tokens, found in `config.store` or made there; a split of it may be empty.
 
     A store fits if it was made from the same source with the same settings, and with a tokenizer of the same hash, or
     by the same recipe where a BPE is trained here. Where source or tokenizer are no longer there, the one store that was asked for
@@ -43,7 +55,7 @@ def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens
     except UserError as gone:
         if (found := _uncompared(config, where)) is None:
             raise
-        _say(f"taking {found.folder}, made with the same settings, without a comparison: {gone}")
+        announce(f"taking {found.folder}, made with the same settings, without a comparison: {gone}")
         return found
     wanted = _recipe(config, opened)
     short = hashlib.sha256(json.dumps([source, wanted], sort_keys=True).encode()).hexdigest()[:8]
@@ -51,12 +63,35 @@ def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens
     if found := _fitting(folder, source, wanted):
         return found
     made_from = {"source": source_words(config) | source, "tokenizer": wanted | ({"asked": where} if where else {})}
-    with _alone(folder), _alone(fetched_folder(config)) if config.from_hub else nullcontext():
+    with alone(folder), alone(fetched_folder(config)) if config.from_hub else nullcontext():
         if found := _fitting(folder, source, wanted):
             return found
         with _whole(folder) as partial:
             make(partial, config, opened, made_from, shard_tokens)
     return TokenStore.open(folder)
+
+
+def finished_store(config: CorpusConfig) -> TokenStore:
+    """The store that `token_store` finds, for processes that work together: none waits while another makes one, or asks the hub
+    for a tokenizer by whose name a store was made.
+
+    Raises:
+        UserError: there is none.
+    """
+    where = config.tokenizer
+    try:
+        made = _made_from(source_identity(config), Path(config.store))
+        fitting = _with_tokenizer(made, {"asked": where}) if where and not Path(where).exists() else []
+        if made and len(fitting) != 1:
+            fitting = _with_tokenizer(made, _recipe(config, open_tokenizer(where) if where else None))
+    except UserError:
+        fitting = [found] if (found := _uncompared(config, where)) else []
+    if not fitting:
+        raise UserError(
+            f"the corpus {config.name} is not prepared in {config.store}, and several processes do not wait while one prepares it. "
+            f"Run this once before them: {prepare_command(config)}"
+        )
+    return fitting[0]
 
 
 def _recipe(config: CorpusConfig, opened: Tokenizer | None) -> dict[str, Any]:
@@ -70,8 +105,7 @@ def _fitting(folder: Path, source: dict[str, Any], wanted: dict[str, Any]) -> To
     """The store of this folder, or one beside it made from the same source with the same tokenizer."""
     if folder.exists():
         return TokenStore.open(folder)
-    fitting = (store for store in _made_from(source, folder.parent) if wanted.items() <= store.manifest["tokenizer"].items())
-    return next(fitting, None)
+    return next(iter(_with_tokenizer(_made_from(source, folder.parent), wanted)), None)
 
 
 def _uncompared(config: CorpusConfig, where: str | None) -> TokenStore | None:
@@ -81,8 +115,7 @@ def _uncompared(config: CorpusConfig, where: str | None) -> TokenStore | None:
         source = source_identity(config)
     with suppress(UserError):
         wanted = _recipe(config, open_tokenizer(where)) if where else wanted
-    made = _made_from(source, Path(config.store))
-    fitting = [store for store in made if wanted.items() <= store.manifest["tokenizer"].items()]
+    fitting = _with_tokenizer(_made_from(source, Path(config.store)), wanted)
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -90,35 +123,22 @@ def _made_from(source: dict[str, Any], among: Path) -> list[TokenStore]:
     """The stores of a folder whose manifests say all this of their source, whatever their tokenizer."""
     found: list[Path] = []
     for file in sorted(among.glob("*/manifest.json")):
-        with suppress(ValueError):  # somebody else's broken manifest is not in our way
-            said = {} if file.parent.name.endswith(PARTIAL) else json.loads(file.read_text()).get("source", {})
-            if source.items() <= said.items():
+        with suppress(
+            ValueError, AttributeError, TypeError, RecursionError, OSError
+        ):  # somebody else's broken manifest is not in our way
+            said = {} if file.parent.name.endswith(PARTIAL) else json.loads(file.read_text(encoding="utf-8")).get("source", {})
+            if source.items() <= (ADDED | said).items():
                 found.append(file.parent)
     return [TokenStore.open(folder) for folder in found]
 
 
-@cache
-def _say(words: str) -> None:
-    """Once: a run and each of its censuses look for the same store."""
-    Console(stderr=True).print(words, markup=False, highlight=False, soft_wrap=True)
+def _with_tokenizer(stores: list[TokenStore], wanted: dict[str, Any]) -> list[TokenStore]:
+    """Those whose manifests say all this of their tokenizer."""
+    return [store for store in stores if wanted.items() <= store.manifest["tokenizer"].items()]
 
 
 PARTIAL = ".partial"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock on a folder's name, so that ranks and programs started together prepare a store once, and fetch in turn."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name.lstrip('.')}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as mistake:
-            if mistake.errno not in NO_LOCKS:
-                raise
-            _say(f"{folder.parent} is on a file system without locks: do not start two programs that prepare a corpus there.")
-        yield
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -133,6 +153,10 @@ def _whole(folder: Path) -> Iterator[Path]:
         yield partial
         partial.rename(folder)
     except OSError as mistake:
+        if mistake.errno in NOT_OURS:
+            raise UserError(
+                f"{partial} cannot be written ({mistake.strerror}): remove it, or choose another corpus.store=FOLDER."
+            ) from mistake
         if mistake.errno not in DISK_FULL:
             raise
         raise UserError(

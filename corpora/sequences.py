@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
-from rich.console import Console
 
 from corpora.config import CorpusConfig
-from corpora.prepare import token_store
-from corpora.store import TokenSplit
+from corpora.notices import announce
+from corpora.prepare import any_store
+from corpora.store import SPLITS, TokenSplit, TokenStore
+from corpora.token_files import read_array, read_stream
 from errors import UserError
 
 
@@ -40,35 +41,34 @@ def census_sequences(
 ) -> Sequences:
     """As many sequences of `context` tokens as fit into `tokens`, shared evenly between domains; fewer where the split ends.
 
-    Each is the BOS id and the next `context` - 1 ids of one domain's documents, concatenated; without `bos`, `context` ids.
-    A domain's last incomplete sequence is dropped. For source=tokens the array's own first sequences, whatever `context` and `bos` say.
+    `split` is validation, train or all. Each sequence is the BOS id and the next `context` - 1 ids of one domain's documents,
+    concatenated; without `bos`, `context` ids.
+    A domain's last incomplete sequence is dropped. For a .npy of tokens the array's own first sequences, whatever `context` and `bos` say.
+    The ids are those of `tokenizer`, the model's own, or where it came without one of the tokenizer that the corpus names.
     """
-    if config.source == "tokens":
+    if config.source == "tokens" and not config.stream:
         return _first(read_tokens(config), tokens)
     if context < 1 + bos:
         raise UserError(f"context={context} leaves no room for text: a sequence needs at least {1 + bos} tokens.")
     wanted = _sequence_count(tokens, context)
-    store = token_store(config, tokenizer)
-    part, fresh = store.split(split), context - bos
-    available = [_tokens_of(part, domain) // fresh for domain in range(len(store.domain_names))]
-    shares = even_shares(available, wanted)
-    if not any(shares):
+    if config.stream:
+        assert config.path and config.eos is not None
+        return _one_domain(read_stream(config.path, config.eos, wanted, context, bos), config.eos)
+    if tokenizer is None and config.tokenizer is None:
         raise UserError(
-            f"the {split} split of corpus={config.name} ({part.n_tokens:,} tokens) holds no whole sequence of {context} tokens: "
-            "take a larger corpus, a larger corpus.validation_share or a shorter context."
+            f"this checkpoint has no tokenizer, and one trained on corpus={config.name} would give it ids it never saw: name "
+            "the tokenizer it was trained with, corpus.tokenizer=FOLDER, a tokenizer.json or a hub name like facebook/opt-125m."
         )
-    if short := [name for name, n in zip(store.domain_names, available, strict=True) if not n]:
-        Console(stderr=True).print(
-            f"the {split} split of corpus={config.name} holds no whole sequence of {', '.join(short)}: this census says nothing "
-            "of it. More text of it, a larger corpus.validation_share or a shorter context would.",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-    ids = np.full((sum(shares), context), store.bos_id, dtype=np.int32)
-    ids[:, int(bos) :] = np.concatenate([_beginning(part, domain, share * fresh) for domain, share in enumerate(shares)]).reshape(
-        -1, fresh
+    store = any_store(config, tokenizer)
+    parts, fresh = _parts(store, split, config), context - bos
+    available = [sum(_tokens_of(part, domain) for part in parts) // fresh for domain in range(len(store.domain_names))]
+    shares = even_shares(available, wanted)
+    _expect_sequences(
+        dict(zip(store.domain_names, available, strict=True)), f"the {split} split of corpus={config.name}", context
     )
+    ids = np.full((sum(shares), context), store.bos_id, dtype=np.int32)
+    beginnings = [_beginning(parts, domain, share * fresh) for domain, share in enumerate(shares)]
+    ids[:, int(bos) :] = np.concatenate(beginnings).reshape(-1, fresh)
     domains = np.repeat(np.arange(len(shares), dtype=np.uint8), shares)
     return Sequences(ids, domains, store.domain_names, store.bos_id, store.vocab_size, store.tokenizer_file)
 
@@ -90,18 +90,44 @@ def even_shares(available: list[int], wanted: int) -> list[int]:
     return shares
 
 
+def _expect_sequences(available: dict[str, int], where: str, context: int) -> None:
+    """`UserError` where no domain has a whole sequence; a line on those that have none."""
+    short = [name for name, n in available.items() if not n]
+    if len(short) == len(available):
+        raise UserError(
+            f"{where} holds no whole sequence of {context} tokens: take a larger corpus, a larger corpus.validation_share, "
+            "split=all or a shorter context."
+        )
+    if short:
+        announce(
+            f"{where} holds no whole sequence of {', '.join(short)}: this census says nothing of it. More text of it, a larger "
+            "corpus.validation_share, split=all or a shorter context would."
+        )
+
+
+def _parts(store: TokenStore, split: str, config: CorpusConfig) -> list[TokenSplit]:
+    """The splits to read: one, with `all` both, and of a corpus of which one has nothing the other."""
+    names = list(SPLITS[::-1]) if split == "all" else [split]
+    parts = [store.split(name) for name in names]
+    if any(part.n_documents for part in parts):
+        return parts
+    (other,) = (name for name in SPLITS if name != split)
+    announce(f"no document of corpus={config.name} fell to the {split} split: reading the {other} split")
+    return [store.split(other)]
+
+
 def _tokens_of(split: TokenSplit, domain: int) -> int:
     return int(np.diff(split.offsets)[split.domains == domain].sum())
 
 
-def _beginning(split: TokenSplit, domain: int, n: int) -> Int32[np.ndarray, " token"]:
+def _beginning(parts: list[TokenSplit], domain: int, n: int) -> Int32[np.ndarray, " token"]:
     """The first `n` ids of a domain's documents in their order, across the documents of other domains between them."""
     ids = np.empty(n, dtype=np.int32)
     done = 0
-    for start, stop in _runs(split, domain):
+    for source, start, stop in ((part, *run) for part in parts for run in _runs(part, domain)):
         if done == n:
             break
-        piece = split.read(start, min(stop, start + n - done))
+        piece = source.read(start, min(stop, start + n - done))
         ids[done : done + len(piece)] = piece
         done += len(piece)
     assert done == n
@@ -119,21 +145,11 @@ def _runs(split: TokenSplit, domain: int) -> Iterator[tuple[int, int]]:
 
 def read_tokens(config: CorpusConfig) -> Sequences:
     """The array [S, T] of `config.path`, as it is: BOS included, one domain `tokens`."""
-    path = Path(config.path or "").expanduser()
-    if not path.is_file():
-        raise UserError(f"corpus.path={path} does not exist. Give a .npy with an integer array [sequences, positions].")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as mistake:
-        raise UserError(f"{path} is not a .npy array: save one with numpy.save, integers [sequences, positions].") from mistake
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or not np.issubdtype(array.dtype, np.integer) or not array.size:
-        what = f"{array.dtype} of shape {list(array.shape)}" if isinstance(array, np.ndarray) else "several arrays"
-        raise UserError(f"{path} holds {what}: token ids are an array of integers [sequences, positions].")
-    for extreme, name in ((array.min(), "negative"), (array.max(), "beyond int32")):
-        if not 0 <= extreme < 2**31:
-            sequence, position = np.argwhere(array == extreme)[0]
-            raise UserError(f"{path} holds the id {extreme} at sequence {sequence}, position {position}: no token id is {name}.")
-    return Sequences(array.astype(np.int32), np.zeros(len(array), dtype=np.uint8), ["tokens"], config.bos_id, None, None)
+    return _one_domain(read_array(config.path or ""), config.bos_id)
+
+
+def _one_domain(ids: Int32[np.ndarray, "sequence position"], bos_id: int) -> Sequences:
+    return Sequences(ids, np.zeros(len(ids), dtype=np.uint8), ["tokens"], bos_id, None, None)
 
 
 def _first(sequences: Sequences, tokens: int) -> Sequences:

@@ -10,6 +10,7 @@ from corpora.config import CorpusConfig
 from corpora.document import Document
 from corpora.files import document_count, found, places
 from corpora.openwebtext import hub_listing
+from corpora.rows import Texts
 
 NANOGPT_SEED = 2357
 
@@ -53,4 +54,5 @@ def _documents_of(config: CorpusConfig) -> int:
     """How many documents all files have, from their footers or by counting lines."""
     if config.from_hub:
         return hub_listing(config).documents
-    return sum(document_count(path) for where in places(config).values() for path in found(where))
+    texts = Texts(config.text, config.strict)
+    return sum(document_count(path, texts) for where in places(config).values() for path in found(where))

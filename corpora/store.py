@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt, UInt8
 
+from corpora.checksums import damaged
 from errors import UserError
 
 FORMAT = 1
@@ -92,33 +93,52 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path) -> "TokenStore":
-        """A store whose files have the sizes its manifest gives; `UserError` for a damaged one."""
+        """A store whose manifest is whole and whose files have the sizes it gives; `UserError` for a damaged one."""
+        file = folder / "manifest.json"
         try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-        except (OSError, ValueError) as mistake:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as mistake:
             raise UserError(
                 f"{folder} is not a token store: its manifest.json is missing or broken. {_again(folder)}"
             ) from mistake
-        if manifest.get("format") != FORMAT:
-            raise UserError(f"{folder} is a token store of format {manifest.get('format')}, not {FORMAT}. {_again(folder)}")
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            what = manifest.get("format") if isinstance(manifest, dict) else None
+            raise UserError(f"{folder} is a token store of format {what}, not {FORMAT}. {_again(folder)}")
         store = cls(folder, manifest)
-        for file, size in store._sizes().items():
-            if not file.is_file() or file.stat().st_size != size:
-                raise UserError(f"{file} is damaged: it should have {size:,} bytes. {_again(folder)}")
+        try:
+            whole = manifest["fingerprint"] == fingerprint(manifest) and manifest.get("checksum", whole_checksum(manifest)) == (
+                whole_checksum(manifest)
+            )
+            sizes = store._sizes()
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as mistake:
+            raise UserError(f"{file} is damaged: it lacks what a manifest says. {_again(folder)}") from mistake
+        if not whole:
+            raise UserError(f"{file} is damaged: its checksum is another. {_again(folder)}")
+        for part, size in sizes.items():
+            if not part.is_file() or part.stat().st_size != size:
+                raise UserError(f"{part} is damaged: it should have {size:,} bytes. {_again(folder)}")
+        store._compare("tokenizer.json")
         return store
 
     def split(self, name: str) -> TokenSplit:
-        """`train` or `validation`."""
+        """`train` or `validation`, every byte of it compared with the manifest's checksums."""
         if name not in SPLITS:
-            raise UserError(f"split={name!r} is none of {', '.join(SPLITS)}.")
+            raise UserError(f"split={name!r} is none of {', '.join(SPLITS)}, all.")
+        self._compare(f"{name}/")
+        return self._split(name)
+
+    def _split(self, name: str) -> TokenSplit:
         shards = self.manifest["splits"][name]["shards"]
         return TokenSplit(self.folder / name, self.manifest["dtype"], tuple(shard["tokens"] for shard in shards))
 
     def verify(self) -> None:
         """Read every byte and compare its hash with the manifest's; `UserError` for the first file that differs."""
-        for name, digest in self._hashes().items():
-            if file_hash(self.folder / name) != digest:
-                raise UserError(f"{self.folder / name} is damaged: its sha256 is not the manifest's. {_again(self.folder)}")
+        self._compare("")
+
+    def _compare(self, beginning: str) -> None:
+        hashes = {self.folder / name: digest for name, digest in self._hashes().items() if name.startswith(beginning)}
+        if wrong := damaged(hashes):
+            raise UserError(f"{wrong[0]} is damaged: its sha256 is not the manifest's. {_again(self.folder)}")
 
     @property
     def tokenizer_file(self) -> Path:
@@ -146,7 +166,7 @@ class TokenStore:
         sizes = {self.tokenizer_file: self.manifest["tokenizer"]["bytes"]}
         for name in SPLITS:
             entry = self.manifest["splits"][name]
-            split = self.split(name)
+            split = self._split(name)
             sizes |= {file: width * n for file, n in zip(split.shard_files, split.shard_tokens, strict=True)}
             sizes |= {
                 split.folder / "offsets.npy": entry["offsets"]["bytes"],
@@ -170,10 +190,10 @@ def fingerprint(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def file_hash(file: Path) -> str:
-    """sha256 of a file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def whole_checksum(manifest: dict[str, Any]) -> str:
+    """sha256 of all that a manifest says, where the text came from included."""
+    said = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _again(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """documents -> tokens: batches of texts through processes of their own, on all cores, and back in order.
 
-Each process is `python -m corpora.tokenising TOKENIZER`: it reads pickled texts from its standard input, answers with ids,
+A long text goes in pieces, each to any of them. Each process is `python -m corpora.tokenising TOKENIZER`: it reads
+pickled pieces from its standard input, answers with ids,
 and ends when the input does, so that nothing is left of a preparation that was killed. Processes, because the tokenizer's
 threads wait for each other; not multiprocessing's, because those import the whole main program again.
 """
@@ -24,6 +25,7 @@ from jaxtyping import Int64, UInt32
 from tokenizers import Tokenizer
 
 from corpora.document import Document
+from corpora.pieces import is_cuttable, pieces
 from corpora.tokenizer import bos_id, open_tokenizer
 from errors import UserError
 
@@ -37,11 +39,38 @@ class Tokens(NamedTuple):
     lengths: Int64[np.ndarray, " document"]
 
 
-def tokens(texts: Sequence[str], tokenizer: Tokenizer, closing: int) -> Tokens:
-    """The texts' ids, each text closed by the id `closing`."""
-    encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    ids = [[*encoding.ids, closing] for encoding in encodings]
+Piece = tuple[str, bool]  # of a document, and whether it is its last
+JOB = 1_000_000  # characters of pieces that a process is given at a time
+
+
+def tokens(texts: Sequence[Piece], tokenizer: Tokenizer, closing: int) -> Tokens:
+    """The pieces' ids, the last one of a document closed by the id `closing`."""
+    encodings = tokenizer.encode_batch_fast([text for text, _ in texts], add_special_tokens=False)
+    ids = [[*encoding.ids, closing] if last else encoding.ids for encoding, (_, last) in zip(encodings, texts, strict=True)]
     return Tokens(np.array(list(chain.from_iterable(ids)), dtype=np.uint32), np.array([len(i) for i in ids], dtype=np.int64))
+
+
+def jobs(batch: Sequence[Document], cuttable: bool) -> Iterator[list[Piece]]:
+    """The pieces of a batch in order, so many at a time that memory is bounded however long a document is."""
+    job: list[Piece] = []
+    characters = 0
+    for document in batch:
+        done = 0
+        for piece in pieces(document.text, cuttable):
+            done += len(piece)
+            job.append((piece, done == len(document.text)))
+            characters += len(piece)
+            if characters >= JOB:
+                yield job
+                job, characters = [], 0
+    yield job
+
+
+def joined(parts: Sequence[Tokens], lasts: Sequence[bool]) -> Tokens:
+    """The documents of pieces; `lasts` says of each piece whether it is the last of its document."""
+    ends = np.cumsum(np.concatenate([part.lengths for part in parts]))[np.array(lasts, dtype=bool)]
+    ids = parts[0].ids if len(parts) == 1 else np.concatenate([part.ids for part in parts])
+    return Tokens(ids, np.diff(ends, prepend=0))
 
 
 def tokenised(
@@ -50,17 +79,19 @@ def tokenised(
     """Every batch and its tokens, in order, by so many processes (None: one a core). A corpus of one batch is done here."""
     first = list(islice(batches, 2))
     count = worker_count(workers)
-    if count == 1 or len(first) < 2:
-        tokenizer = open_tokenizer(str(tokenizer_file))
+    tokenizer = open_tokenizer(str(tokenizer_file))
+    cuttable = is_cuttable(tokenizer)
+    if count == 1 or (len(first) < 2 and sum(len(document.text) for batch in first for document in batch) <= JOB):
         closing = bos_id(tokenizer)
         for batch in chain(first, batches):
-            yield batch, tokens([document.text for document in batch], tokenizer, closing)
+            done = [(tokens(job, tokenizer, closing), [last for _, last in job]) for job in jobs(batch, cuttable)]
+            yield batch, joined([part for part, _ in done], [last for _, lasts in done for last in lasts])
         return
     with ExitStack() as running:
         idle: LifoQueue[_Process] = LifoQueue()
         for _ in range(count):
             idle.put(running.enter_context(_Process(tokenizer_file)))
-        yield from _in_order(chain(first, batches), idle, count)
+        yield from _in_order(chain(first, batches), idle, count, cuttable)
 
 
 def worker_count(workers: int | None) -> int:
@@ -69,26 +100,57 @@ def worker_count(workers: int | None) -> int:
 
 
 def _in_order(
-    batches: Iterator[list[Document]], idle: "LifoQueue[_Process]", count: int
+    batches: Iterator[list[Document]], idle: "LifoQueue[_Process]", count: int, cuttable: bool
 ) -> Iterator[tuple[list[Document], Tokens]]:
-    waiting: deque[tuple[list[Document], Future[Tokens]]] = deque()
+    waiting: deque[_Job] = deque()
+    parts: list[Tokens] = []
+    lasts: list[bool] = []
+
+    def finished() -> Iterator[tuple[list[Document], Tokens]]:
+        job = waiting.popleft()
+        parts.append(job.future.result())
+        lasts.extend(job.lasts)
+        if job.batch is not None:
+            done = joined(parts, lasts)
+            parts.clear()
+            lasts.clear()
+            yield job.batch, done
+
     with ThreadPoolExecutor(count) as threads:
         try:
             for batch in batches:
-                waiting.append((batch, threads.submit(_by_an_idle_one, idle, batch)))
-                if len(waiting) > AHEAD * count:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            for done, future in waiting:
-                yield done, future.result()
+                for job, is_last in _with_last(jobs(batch, cuttable)):
+                    future = threads.submit(_by_an_idle_one, idle, job)
+                    waiting.append(_Job(batch if is_last else None, [last for _, last in job], future))
+                    if len(waiting) > AHEAD * count:
+                        yield from finished()
+            while waiting:
+                yield from finished()
         finally:
             threads.shutdown(cancel_futures=True)
 
 
-def _by_an_idle_one(idle: "LifoQueue[_Process]", batch: list[Document]) -> Tokens:
+class _Job(NamedTuple):
+    """Pieces under way, and the batch that is done with them."""
+
+    batch: list[Document] | None
+    lasts: list[bool]
+    future: Future[Tokens]
+
+
+def _with_last(some: Iterator[list[Piece]]) -> Iterator[tuple[list[Piece], bool]]:
+    """Each with whether it is the last one."""
+    ahead = next(some)
+    for following in some:
+        yield ahead, False
+        ahead = following
+    yield ahead, True
+
+
+def _by_an_idle_one(idle: "LifoQueue[_Process]", job: list[Piece]) -> Tokens:
     process = idle.get()
     try:
-        return process.tokens([document.text for document in batch])
+        return process.tokens(job)
     finally:
         idle.put(process)
 
@@ -109,8 +171,8 @@ class _Process:
         self._running.kill()
         self._running.communicate()
 
-    def tokens(self, texts: list[str]) -> Tokens:
-        """Have the texts tokenised there."""
+    def tokens(self, texts: list[Piece]) -> Tokens:
+        """Have the pieces tokenised there."""
         assert self._running.stdin and self._running.stdout
         try:
             pickle.dump(texts, self._running.stdin, protocol=5)

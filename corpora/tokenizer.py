@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from corpora.pieces import pieces
 from errors import UserError
 from network import reachable
 
@@ -22,7 +23,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, initial_alphabet=sorted(alphabet), show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text, cuttable=True)), trainer)
     return _plain(tokenizer)
 
 
@@ -35,7 +36,7 @@ def open_tokenizer(where: str) -> Tokenizer:
     file = path / "tokenizer.json" if path.is_dir() else path
     if file.is_file():
         try:
-            return _plain(Tokenizer.from_file(str(file)))
+            return _plain(Tokenizer.from_buffer(file.read_bytes()))  # by name it fails where the locale is not UTF-8
         except Exception as mistake:  # tokenizers raises nothing narrower
             raise UserError(
                 f"{file} is not a tokenizer: {mistake}. Give a folder with tokenizer.json, or a hub name."

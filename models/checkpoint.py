@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 import shutil
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from errors import UserError
-from models.config import OPTConfig, huggingface
+from models.config import OPTConfig
+from models.huggingface import file_name, huggingface
 from models.opt import OPT, Block, Decoder, exported_positions
+from models.shards import some
 from models.weights import Stored
+
+CHECKSUM = "model.safetensors sha256"  # entry of a milestone's training_state.json
+BLOB = re.compile(r"[0-9a-f]{64}")  # what huggingface's cache calls a file of weights: its sha256
 
 
 @dataclass
@@ -32,6 +39,9 @@ class Checkpoint:
     tokens_trained: int | None = None
     name: str = ""  # of the run it comes from, or its own
     precision: str | None = None  # in which it was trained, where known: bfloat16 | float32
+    description: bytes = b""  # of the configuration: config.json's bytes, or what a .ckpt holds of it
+    checksum: str | None = None  # sha256 of its only file of weights, as written beside it; None: nobody wrote it down
+    notes: list[str] = field(default_factory=list)  # what its user should know, a sentence each
 
     @property
     def title(self) -> str:
@@ -45,12 +55,33 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the configuration and of every byte of the weight files."""
-        digest = hashlib.sha256(json.dumps(vars(self.config), sort_keys=True).encode())
+        """Hash of the configuration's bytes and of every byte of the weight files.
+
+        Raises:
+            UserError: a file is not the one whose checksum was written down, or cannot be read.
+        """
+        digest = hashlib.sha256(self.description)
         for file in self.files:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            try:
+                digest.update(self._checked(file))
+            except OSError as broken:
+                raise UserError(f"{file} cannot be read ({broken.strerror or broken}).") from None
         return digest.hexdigest()
+
+    def _checked(self, file: Path) -> bytes:
+        """The sha256 of a file, which is what it is known to be: from beside it, from huggingface's cache, or by a zip's own sums."""
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256")
+        blob = file.resolve().name
+        known = self.checksum or (blob if BLOB.fullmatch(blob) else None)
+        if known is not None and digest.hexdigest() != known:
+            again = "download it again" if self.checksum is None else "copy it again, or train the run anew to this step"
+            raise UserError(f"{file} is damaged: its sha256 is not the one written down for it; {again}.")
+        if file.suffix == ".ckpt" and zipfile.is_zipfile(file) and (bad := _damaged_entry(file)):
+            raise UserError(
+                f"{file} is damaged, in {bad}: its checksum is another. Copy it again, or take a milestone of the run."
+            )
+        return digest.digest()
 
     def layer_tensors(self, layer: int) -> dict[str, Stored]:
         """Where one decoder layer's tensors are, by their names in a `Block`."""
@@ -90,9 +121,12 @@ class Checkpoint:
             )
 
 
-def some(names: list[str]) -> str:
-    """The first few of them, for a sentence."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _damaged_entry(file: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip()
+    except (zipfile.BadZipFile, EOFError) as broken:
+        return str(broken)
 
 
 def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: Path | None = None, bos_id: int = 2) -> None:
@@ -104,12 +138,14 @@ def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: 
     unfinished = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    weights = {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {file_name(name): tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if (table := exported_positions(config)) is not None:
         weights["model.decoder.embed_positions.weight"] = table
     save_file(weights, str(unfinished / "model.safetensors"), metadata={"format": "pt"})
     (unfinished / "config.json").write_text(json.dumps(huggingface(config, bos_id), indent=2) + "\n")
-    (unfinished / "training_state.json").write_text(json.dumps(state, indent=2) + "\n")
+    with (unfinished / "model.safetensors").open("rb") as stream:
+        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+    (unfinished / "training_state.json").write_text(json.dumps(state | {CHECKSUM: checksum}, indent=2) + "\n")
     if tokenizer is not None:
         shutil.copyfile(tokenizer, unfinished / "tokenizer.json")
     for file in unfinished.iterdir():

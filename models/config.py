@@ -1,6 +1,8 @@
-"""The shape of an OPT model and the switches that make a variant of it; to and from HuggingFace's config.json."""
+"""The shape of an OPT model and the switches that make a variant of it."""
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from errors import UserError
@@ -8,7 +10,15 @@ from errors import UserError
 POSITIONS = ("learned", "none", "sinusoidal", "rotary", "alibi")
 NORMS = ("pre", "post")
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "relu_squared": "relu2"}  # ours -> HuggingFace's
-OURS = "neuron_census"  # our own entry in config.json, for what HuggingFace's fields cannot say
+MOST: dict[str, float] = {
+    "layers": 10_000,
+    "width": 10**6,
+    "heads": 10**6,
+    "neurons": 10**7,
+    "embed_dim": 10**6,
+    "context": 10**7,
+}
+MOST |= {"vocab_size": 10**7, "init_std": 1000.0}  # far beyond any model; what is larger is a slip of the keyboard, or damage
 FIRES = "a neuron fires where its pre-activation is above zero"
 
 
@@ -30,14 +40,18 @@ class OPTConfig:
     init_std: float = 0.006  # of the initial weights; what writes into the residual stream has it divided by sqrt(2 layers)
     dropout: float = 0.1  # on both residual branches, in training
     attention_dropout: float = 0.1  # on attention weights, in training
+    biases: bool = True  # of attention and FFN; false in galactica
+    gains: bool = True  # every LayerNorm's gain and bias; false in galactica
+    tied: bool = True  # the unembedding is the token embedding; false: `lm_head`, with weights of its own
 
     def __post_init__(self) -> None:
         for field, allowed in (("positions", POSITIONS), ("norm", NORMS), ("activation", ACTIVATIONS)):
             if getattr(self, field) not in allowed:
                 raise UserError(f"model.{field}={getattr(self, field)!r} is none of {', '.join(allowed)}.")
-        for field, least in (("layers", 1), ("width", 1), ("heads", 1), ("neurons", 1), ("context", 1), ("vocab_size", 0)):
-            if getattr(self, field) < least:
-                raise UserError(f"model.{field}={getattr(self, field)} must be at least {least}.")
+        for field, most in MOST.items():
+            least, value = int(field not in ("vocab_size", "init_std")), getattr(self, field)
+            if value is not None and not least <= value <= most:
+                raise UserError(f"model.{field}={value} must be at least {least} and at most {most:,.0f}.")
         if self.width % self.heads:
             raise UserError(f"model.heads={self.heads} does not divide model.width={self.width}.")
         paired = {"sinusoidal": self.width, "rotary": self.width // self.heads}.get(self.positions, 2)
@@ -46,6 +60,18 @@ class OPTConfig:
         for field in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"model.{field}={getattr(self, field)} must lie in [0, 1).")
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "OPTConfig":
+        """The configuration of these settings, as a file has them: of any kind. What it does not name has its default.
+
+        Raises:
+            UserError: a setting is unknown, or its value of another kind, or out of range.
+        """
+        kinds = {field.name: str(getattr(field.type, "__name__", field.type)) for field in fields(cls)}
+        if unknown := [str(name)[:40] for name in plain if name not in kinds]:
+            raise UserError(f"model.{unknown[0]} is no setting that this version knows.")
+        return cls(**{name: _of_kind(name, kinds[name], value) for name, value in plain.items()})
 
     @property
     def token_width(self) -> int:
@@ -85,75 +111,14 @@ class OPTConfig:
         return f"{FIRES}, which is where it writes anything at all"
 
 
-def huggingface(config: OPTConfig, bos_id: int = 2) -> dict[str, Any]:
-    """Write `config` as the entries of HuggingFace's config.json.
-
-    A variant that `transformers` cannot express gets a `model_type` of its own, so that loading it there fails loudly
-    instead of giving other logits.
-    """
-    cannot = config.inexpressible
-    note = {"note": f"transformers' OPT has no {' and no '.join(cannot)}, so it cannot open this model"} if cannot else {}
-    return {
-        "architectures": ["OPTForCausalLM"],
-        "model_type": f"{OURS}_opt" if cannot else "opt",
-        "activation_function": ACTIVATIONS[config.activation],
-        "hidden_size": config.width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "ffn_dim": config.neurons,
-        "word_embed_proj_dim": config.token_width,
-        "max_position_embeddings": config.context,
-        "vocab_size": config.vocab_size,
-        "do_layer_norm_before": config.norm == "pre",
-        "_remove_final_layer_norm": config.norm == "pre" and not config.final_norm,
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "layerdrop": 0.0,
-        "init_std": config.init_std,
-        "enable_bias": True,
-        "layer_norm_elementwise_affine": True,
-        "tie_word_embeddings": True,
-        "bos_token_id": bos_id,
-        "eos_token_id": bos_id,
-        "pad_token_id": 1,
-        "torch_dtype": "float32",
-        OURS: asdict(config) | {"fires": config.fires} | note,
-    }
-
-
-def from_huggingface(entries: dict[str, Any], where: str) -> OPTConfig:
-    """Read HuggingFace's config.json; `where` is named in errors.
-
-    Raises:
-        UserError: the model is not an OPT, or an OPT with something we do not compute.
-    """
-    if entries.get("model_type") not in ("opt", f"{OURS}_opt"):
-        raise UserError(f"{where} is a model of type {entries.get('model_type')!r}; only 'opt' can be read.")
-    activation = {theirs: ours for ours, theirs in ACTIVATIONS.items()}.get(entries.get("activation_function", "relu"))
-    if activation is None:
-        readable = ", ".join(map(repr, ACTIVATIONS.values()))
-        raise UserError(f"{where} has activation_function={entries['activation_function']!r}; only {readable} can be read.")
-    for field in ("enable_bias", "layer_norm_elementwise_affine"):
-        if not entries.get(field, True):
-            raise UserError(f"{where} has {field}=false; only OPT with biases and LayerNorm gains can be read.")
-    ours = entries.get(OURS, {})
-    pre = bool(entries.get("do_layer_norm_before", True))
-    try:
-        return OPTConfig(
-            layers=entries["num_hidden_layers"],
-            width=entries["hidden_size"],
-            heads=entries["num_attention_heads"],
-            neurons=entries["ffn_dim"],
-            embed_dim=entries.get("word_embed_proj_dim"),
-            context=entries["max_position_embeddings"],
-            vocab_size=entries["vocab_size"],
-            positions=ours.get("positions", "learned"),
-            norm="pre" if pre else "post",
-            final_norm=bool(ours.get("final_norm", pre and not entries.get("_remove_final_layer_norm", False))),
-            activation=activation,
-            init_std=ours.get("init_std", 0.006),  # theirs says 0.02 of every OPT, which was not trained from that
-            dropout=entries.get("dropout", 0.1),
-            attention_dropout=entries.get("attention_dropout", 0.0),
-        )
-    except KeyError as missing:
-        raise UserError(f"{where} lacks the entry {missing}; it is not a complete OPT configuration.") from None
+def _of_kind(name: str, kind: str, value: Any) -> Any:
+    """A value of the kind that its field has; `UserError` for one of another."""
+    if value is None and "None" in kind:
+        return None
+    of = kind.partition(" ")[0]
+    allowed = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}[of]
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and of != "bool") or not finite:
+        asked = {"str": "a word", "bool": "true or false", "int": "a whole number", "float": "a finite number"}[of]
+        raise UserError(f"model.{name}={str(value)[:40]} must be {asked}.")
+    return min(value, 1e300) * 1.0 if of == "float" else value

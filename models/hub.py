@@ -25,13 +25,29 @@ def hub_folder(name: str) -> Path:
             f"{missing}. Give a folder with a config.json, a .ckpt file, a run folder, or a hub name like facebook/opt-125m."
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     online = reachable()
     try:
         return Path(snapshot_download(name, allow_patterns=_wanted(name, online), local_files_only=not online))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
-        raise UserError(f"{missing} here, and the hub or its local cache has nothing of that name within reach.") from None
+    except Exception as trouble:  # of huggingface_hub, or of httpx or httpx2, as its version has it
+        raise UserError(f"{missing} here, and {_why(trouble, name)}") from None
+
+
+def _why(trouble: Exception, name: str) -> str:
+    """What stood between us and a repository of the hub, as the end of a sentence."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    every = [trouble, trouble.__cause__, trouble.__context__]
+    if any(isinstance(each, GatedRepoError) for each in every):
+        return (
+            f"the hub hands it out to those only who accepted its terms: do so at https://huggingface.co/{name}, "
+            "then log in with `hf auth login` or set HF_TOKEN."
+        )
+    if any(isinstance(each, RepositoryNotFoundError) for each in every):
+        return "the hub has nothing of that name, or it is private: check the name, or log in with `hf auth login` or HF_TOKEN."
+    if isinstance(trouble, OSError) and trouble.errno is not None and trouble.strerror:
+        return f"it could not be stored ({trouble.strerror}); make room, or set HF_HOME to another disk."
+    return "the hub or its local cache has nothing of that name within reach."
 
 
 def _wanted(name: str, online: bool) -> list[str]:

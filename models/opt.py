@@ -21,17 +21,17 @@ PAD = 1  # id of <pad>; starts at zero, and no gradient reaches it as an input
 
 
 class Attention(nn.Module):
-    """Causal self-attention with biases, as OPT scales it: the query first."""
+    """Causal self-attention, as OPT scales it: the query first."""
 
     def __init__(self, config: OPTConfig) -> None:
         super().__init__()
         self.heads = config.heads
         self.positions = config.positions
         self.dropout = config.attention_dropout
-        self.q_proj = nn.Linear(config.width, config.width)
-        self.k_proj = nn.Linear(config.width, config.width)
-        self.v_proj = nn.Linear(config.width, config.width)
-        self.out_proj = nn.Linear(config.width, config.width)
+        self.q_proj = nn.Linear(config.width, config.width, bias=config.biases)
+        self.k_proj = nn.Linear(config.width, config.width, bias=config.biases)
+        self.v_proj = nn.Linear(config.width, config.width, bias=config.biases)
+        self.out_proj = nn.Linear(config.width, config.width, bias=config.biases)
 
     def forward(self, x: Float[Tensor, "sequence position width"]) -> Float[Tensor, "sequence position width"]:
         """Return what attention adds to the residual stream."""
@@ -63,11 +63,11 @@ class Block(nn.Module):
         self.pre_norm = config.norm == "pre"
         self.dropout = config.dropout
         self.self_attn = Attention(config)
-        self.self_attn_layer_norm = nn.LayerNorm(config.width)
-        self.fc1 = nn.Linear(config.width, config.neurons)
+        self.self_attn_layer_norm = nn.LayerNorm(config.width, elementwise_affine=config.gains)
+        self.fc1 = nn.Linear(config.width, config.neurons, bias=config.biases)
         self.activation = ACTIVATIONS[config.activation]
-        self.fc2 = nn.Linear(config.neurons, config.width)
-        self.final_layer_norm = nn.LayerNorm(config.width)
+        self.fc2 = nn.Linear(config.neurons, config.width, bias=config.biases)
+        self.final_layer_norm = nn.LayerNorm(config.width, elementwise_affine=config.gains)
 
     def forward(
         self, x: Float[Tensor, "sequence position width"]
@@ -98,7 +98,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, blocks, and what stands between the last block and the unembedding; all but the loop over blocks."""
+    """Embedding, blocks, final norm and unembedding; all but the loop over blocks."""
 
     def __init__(self, config: OPTConfig, blocks: int | None = None) -> None:
         super().__init__()
@@ -110,7 +110,9 @@ class Decoder(nn.Module):
             self.project_out = nn.Linear(config.width, config.token_width, bias=False)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers if blocks is None else blocks))
         if config.final_norm:
-            self.final_layer_norm = nn.LayerNorm(config.width)
+            self.final_layer_norm = nn.LayerNorm(config.width, elementwise_affine=config.gains)
+        if not config.tied:
+            self.lm_head = nn.Linear(config.token_width, config.vocab_size, bias=False)
         self.config = config
 
     def embed(self, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, "sequence position width"]:
@@ -124,8 +126,14 @@ class Decoder(nn.Module):
             x = x + sinusoids(ids.shape[1], self.config.width, ids.device).to(x.dtype)
         return x
 
+    @property
+    def unembedding(self) -> Float[Tensor, "token token_width"]:
+        """The matrix of the unembedding: the token embedding itself, unless the model has one of its own."""
+        weight: Tensor = self.embed_tokens.weight if self.config.tied else self.lm_head.weight
+        return weight
+
     def read_out(self, x: Float[Tensor, "sequence position width"]) -> Float[Tensor, "sequence position token_width"]:
-        """From the residual stream after the last block, what meets the token embeddings."""
+        """From the residual stream after the last block, what meets the unembedding."""
         if self.config.final_norm:
             x = self.final_layer_norm(x)
         if self.config.projected:
@@ -134,7 +142,7 @@ class Decoder(nn.Module):
 
     def unembed(self, x: Float[Tensor, "sequence position width"]) -> Float[Tensor, "sequence position token"]:
         """Logits of the next token from the residual stream after the last block."""
-        return F.linear(self.read_out(x), self.embed_tokens.weight)
+        return F.linear(self.read_out(x), self.unembedding)
 
 
 class OPT(nn.Module):
@@ -157,12 +165,19 @@ class OPT(nn.Module):
         return self.decoder.unembed(self.stream(ids))
 
 
+def has_exported_positions(config: OPTConfig) -> bool:
+    """Whether a file of the model holds a position table that the model itself has not."""
+    return config.positions in ("none", "sinusoidal")
+
+
 def exported_positions(config: OPTConfig) -> Float[Tensor, "row width"] | None:
     """The position table that makes `transformers`' OPT the same function, where the model itself has none; None if there is no such."""
+    if not has_exported_positions(config):
+        return None
     table = torch.zeros(config.context + UNUSED_ROWS, config.width)
     if config.positions == "sinusoidal":
         table[UNUSED_ROWS:] = sinusoids(config.context, config.width)
-    return table if config.positions in ("none", "sinusoidal") else None
+    return table
 
 
 @torch.no_grad()

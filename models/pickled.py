@@ -15,6 +15,7 @@ from models.weights import Stored, span
 
 ZIP = b"PK\x03\x04"
 LEGACY = 0x1950A86A20F9469CFC6C  # what files of torch before 1.6 begin with
+QUANTISERS = ("torchao.", "bitsandbytes.", "quanto.", "optimum.")
 LOCAL_HEADER = 30  # bytes of a zip entry before its name
 STORAGES = {
     f"{name}Storage": dtype
@@ -72,6 +73,8 @@ class PlainUnpickler(pickle.Unpickler):
             return STORAGES[name]
         if module == "torch" and isinstance(dtype := vars(torch).get(name), torch.dtype):
             return dtype
+        if path in ("torch._utils._rebuild_tensor_v3", "torch._utils._rebuild_qtensor") or path.startswith(QUANTISERS):
+            raise pickle.UnpicklingError(f"its weights are quantised ({path}); give the checkpoint that it was made from")
         raise pickle.UnpicklingError(f"it asks for {path}, which is neither a tensor nor a plain value")
 
     def persistent_load(self, saved: Any) -> Storage:

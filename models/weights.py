@@ -12,10 +12,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from errors import UserError
+from models.objects import unique
 from models.reads import read
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # of safetensors
+DTYPES |= {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "U16": torch.uint16, "U32": torch.uint32}
+DTYPES |= {"U64": torch.uint64, "C64": torch.complex64}
 DTYPES |= {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+QUANTISED = ("F4", "F6", "F8")  # how types of quantised weights begin
 LONGEST_HEADER = 100_000_000  # bytes, the limit of the safetensors format
 
 
@@ -78,13 +82,13 @@ def safetensors_index(file: Path) -> dict[str, Stored]:
             length = int.from_bytes(stream.read(8), "little")
             if length > min(size - 8, LONGEST_HEADER):
                 raise ValueError(f"it has {size:,} bytes, and its header would end at {8 + length:,}")
-            header: dict[str, Any] = json.loads(stream.read(length))
+            header: dict[str, Any] = json.loads(stream.read(length), object_pairs_hook=unique)
         header.pop("__metadata__", None)
         found = {name: _stored(file, 8 + length, entry) for name, entry in header.items()}
         end = max((stored.offset + stored.nbytes for stored in found.values()), default=0)
         if end > size:
             raise ValueError(f"it has {size:,} bytes of {end:,}")
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as broken:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as broken:
         raise UserError(f"{file} is not a whole safetensors file ({_reason(broken)}); copy or download it again.") from None
     return found
 
@@ -92,7 +96,8 @@ def safetensors_index(file: Path) -> dict[str, Stored]:
 def _stored(file: Path, start: int, entry: dict[str, Any]) -> Stored:
     shape = tuple(int(size) for size in entry["shape"])
     if entry["dtype"] not in DTYPES:
-        raise ValueError(f"its type {entry['dtype']} is none of {', '.join(DTYPES)}")
+        sign = "it is quantised: " if str(entry["dtype"]).startswith(QUANTISED) else ""
+        raise ValueError(f"{sign}its type {str(entry['dtype'])[:20]} is none of {', '.join(DTYPES)}")
     begin, end = entry["data_offsets"]
     stored = Stored(file, start + begin, DTYPES[entry["dtype"]], shape, contiguous(shape))
     if begin < 0 or min(shape, default=0) < 0 or end - begin != stored.nbytes:

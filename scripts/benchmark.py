@@ -6,7 +6,6 @@ user would write. Each measurement runs in a process of its own, so that its pea
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -32,7 +31,7 @@ from analyze.task import POSITIONS_AT_ONCE
 from analyze.walk import MicroBatch, ResidualStream
 from device import Device, exact_sums, resolved
 from errors import plainly
-from memory import keep_freed
+from memory import keep_freed, peak_memory
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.config import OPTConfig
 from models.opening import open_checkpoint
@@ -164,7 +163,7 @@ def measure(way: str, folder: Path, arguments: argparse.Namespace) -> dict[str, 
         keep_freed()  # as analyze/run.py does
     with device.current(), exact_sums():
         found = WAYS[way](checkpoint, ids, arguments.layers, getattr(torch, arguments.dtype), device)
-    found["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found["peak_memory_bytes"] = peak_memory()
     if peak := device.peak_memory():
         found["peak_gpu_memory_bytes"] = peak
     return found | {"tokens": ids.size}

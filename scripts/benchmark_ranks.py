@@ -23,7 +23,7 @@ from analyze.ranks import joined
 from analyze.task import CensusTask
 from corpora.config import CorpusConfig
 from device import cores_of_this_process
-from memory import keep_freed
+from memory import anonymous_memory, keep_freed
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
 from models.opening import open_checkpoint
@@ -33,12 +33,6 @@ from tracking import WandbConfig
 SHAPE = OPTConfig(layers=4, width=512, heads=8, neurons=4096, context=512, vocab_size=8192)
 SEQUENCES = 512
 LAUNCHES = {"one process": (), "two ranks": ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")}
-
-
-def anonymous() -> int:
-    """Bytes of memory that this process alone has, now."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["RssAnon"].split()[0]) * 1024
 
 
 def census(folder: Path, out: str) -> None:
@@ -57,11 +51,11 @@ def census(folder: Path, out: str) -> None:
     )
     checkpoint = open_checkpoint(config.ckpt)
     task = CensusTask(checkpoint, sequences_for(checkpoint, config, ranks), Path(out), config)
-    before, peak, done = anonymous(), [0], threading.Event()
+    before, peak, done = anonymous_memory(), [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.02):
-            peak[0] = max(peak[0], anonymous())
+            peak[0] = max(peak[0], anonymous_memory())
 
     watching = threading.Thread(target=watch)
     watching.start()

@@ -37,7 +37,7 @@ from corpora.config import CorpusConfig
 from corpora.sequences import Sequences
 from device import exact_sums, resolved
 from errors import plainly
-from memory import keep_freed
+from memory import anonymous_memory, keep_freed
 from models.opening import open_checkpoint
 from scripts.measuring import POSITIONS, answer, now, save, tell, text
 from scripts.offloading import offloaded
@@ -61,14 +61,6 @@ def watched_memory() -> Iterator[list[int]]:
     yield greatest
     over.set()
     watcher.join()
-
-
-def anonymous_memory() -> int:
-    """Bytes that this process holds and no file stands behind, as Linux counts them."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError("this kernel does not tell RssAnon")
 
 
 def task_for(arguments: argparse.Namespace, out: Path) -> CensusTask:

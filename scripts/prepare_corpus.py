@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from corpora.config import CorpusConfig
-from corpora.home import quoted_home
-from corpora.prepare import token_store
+from corpora.home import quoted_paths
+from corpora.prepare import any_store
 from corpora.store import SPLITS, TokenStore
 from errors import plainly
+from settings import check_settings
 
 
 @dataclass
@@ -27,6 +28,9 @@ class PrepareConfig:
     """What scripts/prepare_corpus.py is told."""
 
     corpus: CorpusConfig = MISSING
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 ConfigStore.instance().store(name="prepare_corpus_schema", node=PrepareConfig)
@@ -49,12 +53,12 @@ def main(cfg: DictConfig) -> None:
     with plainly():
         config = OmegaConf.to_object(cfg)
         assert isinstance(config, PrepareConfig)
-        store = token_store(config.corpus)
+        store = any_store(config.corpus)
         store.verify()
         Console().print(contents(store))
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quoted_home(sys.argv[1:])
+    sys.argv[1:] = quoted_paths(sys.argv[1:])
     with plainly():
         main()

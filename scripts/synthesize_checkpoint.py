@@ -26,7 +26,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from torch import Tensor
 
 from errors import UserError, plainly
-from models.config import OPTConfig, huggingface
+from models.config import OPTConfig
+from models.huggingface import huggingface
 from models.opt import OPT, PAD
 from models.pickled import plain_values
 from models.weights import DTYPES, Stored, safetensors_index

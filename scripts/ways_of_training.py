@@ -24,12 +24,14 @@ from models.opt import OPT, initialise
 from tracking import Mirror, WandbConfig
 from train.config import TrainConfig
 from train.keeping import Keeping
+from train.launching import launched
 from train.loss import next_token_loss
 from train.metrics import Metrics
 from train.module import Training
 from train.schedule import learning_rate
 from train.stopping import Stopping
-from train.training import launched, throughput
+from train.together import Together
+from train.training import throughput
 from train.watch import Watch
 
 
@@ -115,11 +117,12 @@ def ours(task: Task, turns: Turns, compiled: bool | None = None) -> None:
     batches: Any = Batches(task)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
-        trainer: Any = launched(task.config, run)
+        trainer: Any = launched(task.config, run, task.device)
         mirror = Mirror(WandbConfig(mode="disabled"), run, "", "", {}, console)
-        watch = Watch(run, batches)
-        keeping = Keeping(run, Metrics(run, mirror), torch.empty(0), watch, throughput(task.config, trainer), console)
-        trainer.callbacks += [watch, keeping, Stopping(keeping, console, monotonic()), TakingTurns(turns)]
+        watch, together = Watch(run, batches), Together(trainer)
+        clock = throughput(task.config, trainer, task.device)
+        keeping = Keeping(run, Metrics(run, mirror), torch.empty(0), watch, clock, together, console)
+        trainer.callbacks += [watch, keeping, Stopping(keeping, together, console, monotonic()), TakingTurns(turns)]
         trainer.fit(module, DataLoader(batches, batch_size=None, pin_memory=on_gpu))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from models.config import huggingface
+from models.huggingface import file_name, huggingface
 from models.opt import OPT
 
 LAYOUTS = ("safetensors", "safetensors-sharded", "bin", "bin-sharded")
@@ -16,7 +16,7 @@ Weights = dict[str, torch.Tensor]
 
 def weights_of(model: OPT, prefix: str = "model.", dtype: torch.dtype = torch.float16) -> Weights:
     """The tensors as files name them."""
-    return {f"{prefix}{name}": tensor.detach().to(dtype) for name, tensor in model.state_dict().items()}
+    return {file_name(name, prefix): tensor.detach().to(dtype) for name, tensor in model.state_dict().items()}
 
 
 def write(folder: Path, model: OPT, weights: Weights, layout: str, legacy: bool = False) -> list[Path]:

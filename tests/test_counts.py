@@ -1,5 +1,7 @@
 """Counts of n-grams: planted firing patterns are what the definitions say, tallies are what tables say, shards add up."""
 
+import os
+import resource
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -200,7 +202,12 @@ def test_a_layer_counted_on_a_device_is_that_layer_counted_on_the_host(monkeypat
 def test_a_device_that_counts_keeps_orders_and_room_from_layer_to_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     ids, device = text(4, 60, 10, 0), Interpreting()
     put: list[int] = []
-    monkeypatch.setattr(device, "put", lambda tensor: (put.append(tensor.nbytes), tensor)[1], raising=False)
+
+    def noted(tensor: torch.Tensor) -> torch.Tensor:
+        put.append(tensor.nbytes)
+        return tensor
+
+    monkeypatch.setattr(device, "put", noted, raising=False)
     rows = index(ids.astype(np.int32), np.zeros(4, np.uint8), 1, BOS, 13)
     for layer in range(3):
         firings = fired(np.random.default_rng(layer).random((ids.size, 9)) < 0.5, ids)
@@ -304,6 +311,25 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(UserError, match=r"No space left.* Finished layers are kept"):
         take(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [scratch.WRITTEN // 2, scratch.WRITTEN + 1])
+def test_room_is_taken_where_no_system_call_reserves_it(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS: zeros are written, so that a disk with less room says so now."""
+    monkeypatch.delattr(os, "posix_fallocate")
+    assert not scratch.nameless(size, 1, tmp_path).any()
+    assert len(scratch.mapped(tmp_path / "f", size)) == size <= 512 * (tmp_path / "f").stat().st_blocks
+    (tmp_path / "f").unlink()
+    as_ever = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, as_ever[1]))
+    try:
+        with pytest.raises(UserError, match="File too large"):
+            scratch.nameless(size, 1, tmp_path)
+        with pytest.raises(UserError, match="File too large"):
+            scratch.mapped(tmp_path / "f", size)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, as_ever)
     assert not list(tmp_path.iterdir())
 
 

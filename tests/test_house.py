@@ -18,7 +18,7 @@ import train.config
 from models.opt import OPT
 
 HERE = Path(__file__).parents[1]
-LEAVES = {"errors", "memory", "network", "tracking", "provenance", "device"}
+LEAVES = {"errors", "memory", "network", "tracking", "provenance", "device", "settings"}
 MAY_IMPORT = {
     "corpora": {"errors", "network"},
     "models": {"errors", "network"},
@@ -116,7 +116,7 @@ def analysed(*overrides: str) -> analyze.config.AnalyzeConfig:
 
 
 PAPER = {"opt": 5, "opt_dead": 9, "opt_positions": 3}  # experiments of the analysis, and their domains
-NEEDED = {"files": ["corpus.path=x"], "tokens": ["corpus.path=x"]}
+NEEDED = {"files": ["corpus.path=x"], "hub": ["corpus.path=x"], "tokens": ["corpus.path=x"]}
 
 
 @pytest.mark.parametrize(("group", "name"), TRAINING)

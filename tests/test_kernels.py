@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from numba.core.dispatcher import Dispatcher
-from numba.extending import _Intrinsic
+from numba.extending import _Intrinsic  # type: ignore[attr-defined]
 
 from analyze.compiling import ANALYZE, kernel_files
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from analyze.analysis import sequences_for
 from analyze.census import take
 from analyze.task import CensusTask
 from corpora.config import CorpusConfig
+from device import CUDA
 from errors import UserError
 from models.opening import open_checkpoint
 from train.config import LiveConfig
 from train.folder import last_checkpoint
-from train.live_census import LiveCensus, affordable, census_steps
+from train.live_census import LiveCensus, affordable
 from train.module import Training
 from train.training import train
 
@@ -78,7 +80,7 @@ def test_random_numbers_mode_and_gradients_are_left_alone(
     census = LiveCensus._take_if_due
     monkeypatch.setattr(LiveCensus, "_take_if_due", spying)
     train(tiny.training(corpus, tmp_path, live=LIVE), [])
-    assert len(seen) == 7 and all(seen)
+    assert len(seen) == 6 and all(seen)
 
 
 def test_a_live_census_is_that_of_the_milestone(corpus: CorpusConfig, watched: Path, tmp_path: Path) -> None:
@@ -121,6 +123,50 @@ def test_a_census_that_fails_stops_nothing(
     monkeypatch.setattr("train.live_census.take", full)
     run = train(tiny.training(corpus, tmp_path, live=LIVE), [])
     assert lines(run)[-1]["step"] == 6 and "no live census at step 5: the disk is full" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("live", [LIVE, LiveConfig(share=1.0)])
+def test_any_error_of_a_census_leaves_the_run_that_is_not_watched(
+    live: LiveConfig, corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At the first census, before there is a checkpoint, and at the trial of one."""
+
+    def broken(*_: object) -> None:
+        torch.rand(3)
+        raise RuntimeError("Inplace update to inference tensor")
+
+    monkeypatch.setattr("train.live_census.take", broken)
+    config = tiny.training(corpus, tmp_path, steps=3, milestones=[3])
+    runs = [train(replace(config, name=name, live=how), []) for name, how in (("watched", live), ("alone", config.live))]
+    ours, theirs = (weights(run, 3) for run in runs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and lines(runs[0]) == lines(runs[1])
+    found = "no live census at step 1" if live is LIVE else "no live censuses, for the trial of one failed"
+    assert f"{found}: RuntimeError: Inplace update to inference tensor" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_census_on_a_gpu_is_in_the_precision_and_on_the_gpu_of_the_training(
+    precision: str, corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def taken(task: CensusTask, *_: object) -> None:
+        found.append((task.config.device, replace(task, chosen=CUDA(1)).dtype))
+        raise UserError("enough.")
+
+    def elsewhere(self: LiveCensus, *arguments: Any) -> Path:
+        with monkeypatch.context() as patch:
+            patch.setattr(Training, "device", torch.device("cuda", 1))
+            return census(self, *arguments)
+
+    census = LiveCensus._census
+    monkeypatch.setattr("train.live_census.take", taken)
+    monkeypatch.setattr(LiveCensus, "_census", elsewhere)
+    live = LiveConfig(spacing="milestones", tokens=160)
+    run = train(tiny.training(corpus, tmp_path, steps=1, milestones=[1], precision=precision, live=live), [])
+    assert found == [("cuda:1", getattr(torch, precision))]
+    made = [open_checkpoint(str(where)) for where in (run / "milestones" / "step_000000001", last_checkpoint(run))]
+    assert [checkpoint.precision for checkpoint in made] == [precision] * 2
 
 
 def test_what_was_found_before_an_error_is_written(
@@ -176,11 +222,11 @@ def test_a_run_and_its_censuses_go_on_without_the_text(tmp_path: Path, capfd: py
 def test_steps_of_a_run() -> None:
     config = tiny.training(CorpusConfig(name="x", source="local"), Path("runs"), steps=300, milestones=[0, 100, 250])
     config.live = LiveConfig()
-    assert census_steps(config) == [0, 1, 2, 5, 10, 20, 50, 100, 200, 250]
+    assert config.census_steps == [0, 1, 2, 5, 10, 20, 50, 100, 200, 250]
     config.live = LiveConfig(spacing="milestones", steps=[7, 400])
-    assert census_steps(config) == [0, 7, 100, 250]
+    assert config.census_steps == [0, 7, 100, 250]
     config.live = LiveConfig(spacing="off")
-    assert census_steps(config) == []
+    assert config.census_steps == []
     with pytest.raises(UserError, match=r"not even at live\.steps=\[7\]"):
         LiveConfig(spacing="off", steps=[7])
 

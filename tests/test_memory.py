@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from memory import anonymous_memory, peak_memory
 
 PROGRAM = """
 import platform, resource, sys
@@ -91,3 +94,16 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": here})
     assert done.returncode == 1 and "gone" in done.stderr, done.stderr
     assert (done.stdout == "kept\n") == kept
+
+
+@pytest.mark.parametrize(("system", "unit"), [("Linux", 1024), ("Darwin", 1)])
+def test_the_peak_is_in_bytes_on_every_system(system: str, unit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it stands for what no system but Linux tells."""
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("resource.getrusage", lambda _: SimpleNamespace(ru_maxrss=7_000))
+    assert peak_memory() == 7_000 * unit == anonymous_memory(tmp_path / "proc/self/status")
+
+
+def test_anonymous_memory_is_what_linux_says(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("VmRSS:\t   900 kB\nRssAnon:\t   500 kB\nRssFile:\t   400 kB\n")
+    assert anonymous_memory(tmp_path / "status") == 500 * 1024

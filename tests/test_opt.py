@@ -27,6 +27,10 @@ SHAPES = {
     "pre-LN without final LayerNorm": {"final_norm": False},
     "sinusoidal": {"positions": "sinusoidal"},
     "gelu": {"activation": "gelu"},
+    "galactica's": {"activation": "gelu", "biases": False, "gains": False},
+    "galactica's with gains": {"activation": "gelu", "biases": False},
+    "untied": {"tied": False},
+    "350m-like, untied": {"norm": "post", "final_norm": False, "embed_dim": 20, "tied": False},
     "relu_squared": {"activation": "relu_squared", "norm": "post", "final_norm": False},
 }
 OURS_ALONE = {

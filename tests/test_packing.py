@@ -1,7 +1,5 @@
 """Packing where pre-activations are: by Triton and by torch, the bits are numpy's and maxima and first firings a plain loop's."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -26,7 +24,7 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
 
 @pytest.fixture(params=DEVICES)
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Device:
     monkeypatch.setattr(packing, "ROWS_AT_ONCE", 64)
     if request.param == "triton":  # and by nothing else
         monkeypatch.setattr(packing, "pack_by_torch", None)

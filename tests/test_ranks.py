@@ -1,9 +1,8 @@
 """Several processes: which share each has, what they send, and that the files are those of one."""
 
-import errno
-import fcntl
 import os
 import pickle
+import shutil
 import signal
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -31,8 +30,8 @@ from analyze.joining import collected, joined_neurons
 from analyze.launching import first_host, launched
 from analyze.ranks import Ranks, joined
 from analyze.task import CensusTask
-from corpora import prepare
 from corpora.config import CorpusConfig
+from corpora.prepare import token_store
 from device import cores
 from errors import plainly
 from models.opening import open_checkpoint
@@ -239,7 +238,9 @@ def _threads(config: AnalyzeConfig) -> tuple[int, float]:
 def test_a_corpus_is_prepared_once_while_the_others_wait_however_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And each process takes its part of the cores, whatever torchrun has set."""
     corpus = tiny.text_corpus(tmp_path / "text")
-    tiny.saved(tmp_path / "model", tiny.random_model(vocab_size=300))
+    tiny.saved(tmp_path / "model", tiny.random_model(vocab_size=320))
+    shutil.copyfile(token_store(corpus).tokenizer_file, tmp_path / "model" / "tokenizer.json")
+    shutil.rmtree(tmp_path / "store")
     settings = {"corpus": corpus, "tokens": 500}
     take_census(census(tmp_path, "one", **settings))
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("*/manifest.json")}
@@ -252,19 +253,6 @@ def test_a_corpus_is_prepared_once_while_the_others_wait_however_long(tmp_path: 
     assert one == many and len(one) == 2 + 3
     assert [threads for threads, _ in found] == [max(1, cores() // 2)] * 2
     assert min(seconds for _, seconds in found) > 7 * 24 * 3600
-
-
-def test_a_file_system_without_locks_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def none(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", none)
-    for _ in range(2):
-        with prepare._alone(tmp_path / "corpus"):
-            pass
-    assert capsys.readouterr().err.count("without locks") == 1
 
 
 def _dies(config: AnalyzeConfig, of: int) -> None:

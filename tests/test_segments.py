@@ -15,7 +15,7 @@ from analyze import device_sums
 from analyze.device_sums import DeviceSums, OnDevice, device_bytes
 from analyze.firings import record
 from analyze.packing import packed
-from analyze.segments import HostSums, Segments, ordered, segments_of
+from analyze.segments import COUNTS_AT_ONCE, HostSums, Segments, ordered, segments_of
 from device import CPU, Event, Stream
 
 
@@ -150,7 +150,7 @@ def test_orders_are_uploaded_once_and_bits_never() -> None:
         bits = whole_words(rng.random((400, 70)) < 0.3)
         assert np.array_equal(DeviceSums(there, torch.from_numpy(bits), 70).whole(segments), by_numpy(bits, 70, segments))
         assert device.uploaded == 4 * 400 + 5 * 13  # of a piece: begin, end, segment and whether it is alone
-    assert device.allocated == 4 * device_sums.COUNTS_AT_ONCE
+    assert device.allocated == 4 * COUNTS_AT_ONCE
     assert device.uploaded + device.allocated < device_bytes(tokens=400, places=5, neurons=70)
 
 

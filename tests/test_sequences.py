@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corpora import notices
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
 from corpora.sequences import Sequences, census_sequences, check_against_model, even_shares
+from corpora.tokenizer import train_bpe
 from errors import UserError
 
 
@@ -23,8 +25,14 @@ def pile(tmp_path: Path) -> CorpusConfig:
         if name != "short" or i < 30
     ]
     (tmp_path / "mixed.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    train_bpe((str(line["text"]) for line in lines), 300).save(str(tmp_path / "tokenizer.json"))
     return CorpusConfig(
-        "mix", "pile", path=str(tmp_path / "mixed.jsonl"), vocab_size=300, validation_share=0.3, store=str(tmp_path / "stores")
+        "mix",
+        "pile",
+        path=str(tmp_path / "mixed.jsonl"),
+        tokenizer=str(tmp_path / "tokenizer.json"),
+        validation_share=0.3,
+        store=str(tmp_path / "stores"),
     )
 
 
@@ -130,3 +138,84 @@ def test_sequences_must_suit_the_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the tokenizer knows 11 ids, but the model's embedding has 10 rows"):
         check_against_model(replace(sequences, vocab_size=11), vocab_size=10, positions=3)
     check_against_model(replace(sequences, vocab_size=10), vocab_size=10, positions=3)
+
+
+def stream(tmp_path: Path, ids: object, eos: int = 9) -> CorpusConfig:
+    np.asarray(ids, dtype="<u2").tofile(tmp_path / "val.bin")
+    return CorpusConfig("tokens", "tokens", path=str(tmp_path / "val.bin"), eos=eos)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_nanogpt_s_stream_is_read_on(tmp_path: Path, bos: bool) -> None:
+    """Sequences end to end, each opened by the id that ends documents: as if the store had been made here."""
+    ids = [1, 2, 9, 3, 4, 5, 6, 9, 7, 8, 65535]
+    sequences = census_sequences(stream(tmp_path, ids), tokens=99, context=4, bos=bos)
+    assert sequences.ids.tolist() == ([[9, 1, 2, 9], [9, 3, 4, 5], [9, 6, 9, 7]] if bos else [[1, 2, 9, 3], [4, 5, 6, 9]])
+    assert (sequences.domain_names, sequences.bos_id, sequences.vocab_size) == (["tokens"], 9, None)
+    assert len(census_sequences(stream(tmp_path, ids), tokens=5, context=4, bos=bos).ids) == 1
+    with pytest.raises(UserError, match="has the id 9 at position 0, but the model knows ids below 9"):
+        check_against_model(census_sequences(stream(tmp_path, [1, 9, 9]), tokens=4, context=2), vocab_size=9, positions=4)
+
+
+def test_a_stream_that_is_none_is_named(tmp_path: Path) -> None:
+    config = stream(tmp_path, [1, 2, 3, 9])
+    for ids, eos, sentence in (
+        ([1, 2, 3], 9, r"corpus\.eos=9 is nowhere"),
+        ([], 9, "has 0 bytes"),
+        ([9], 9, "no whole sequence of 4"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            census_sequences(stream(tmp_path, ids, eos), tokens=99, context=4)
+    (tmp_path / "val.bin").write_bytes(b"123")
+    with pytest.raises(UserError, match="has 3 bytes, but uint16 ids take two each"):
+        census_sequences(config, tokens=99, context=4)
+    np.array([20240520, 1, *range(300)], dtype="<i4").tofile(tmp_path / "val.bin")
+    with pytest.raises(UserError, match=r"is a \.bin of llm\.c"):
+        census_sequences(config, tokens=99, context=4)
+
+
+def test_every_damage_to_an_array_s_header_is_a_sentence(tmp_path: Path) -> None:
+    """A bit flipped or the file cut: other numbers are a matter of the body, for which nothing vouches."""
+    config = array(tmp_path, np.arange(12, dtype=np.int32).reshape(4, 3))
+    whole = (tmp_path / "x.npy").read_bytes()
+    rng = np.random.default_rng(0)
+    for place, bit in [*((place, int(rng.integers(8))) for place in range(100)), *((place, -1) for place in range(len(whole)))]:
+        damaged = whole[:place] if bit < 0 else whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
+        (tmp_path / "x.npy").write_bytes(damaged)
+        try:
+            assert census_sequences(config, tokens=99, context=3).ids.size
+        except UserError as mistake:
+            assert "x.npy" in str(mistake)
+
+
+def test_a_model_without_a_tokenizer_is_not_given_another_s_ids(pile: CorpusConfig) -> None:
+    """A BPE trained on the corpus at hand would be as good as random ids to it."""
+    nameless = replace(pile, tokenizer=None, vocab_size=300)
+    with pytest.raises(UserError, match=r"this checkpoint has no tokenizer.*corpus\.tokenizer=FOLDER"):
+        census_sequences(nameless, tokens=160, context=16)
+    asked = census_sequences(nameless, tokens=160, context=16, tokenizer=pile.tokenizer)
+    assert np.array_equal(asked.ids, census_sequences(pile, tokens=160, context=16).ids)
+
+
+def test_all_text_is_both_splits(pile: CorpusConfig) -> None:
+    everything = census_sequences(pile, tokens=10**6, context=16, bos=False, split="all")
+    each = [census_sequences(pile, tokens=10**6, context=16, bos=False, split=name) for name in ("validation", "train")]
+    for domain in range(3):
+        held_out, trained = (part.ids[part.domains == domain] for part in each)
+        rows = everything.ids[everything.domains == domain]
+        assert np.array_equal(rows[: len(held_out)], held_out) and len(rows) - len(held_out) - len(trained) in (0, 1)
+
+
+@pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
+def test_one_file_is_a_corpus_for_a_census(
+    pile: CorpusConfig, tmp_path: Path, share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever split its one document falls to; training refuses it."""
+    notices.announce.cache_clear()
+    (tmp_path / "book.txt").write_text("a text of one file " * 50)
+    book = replace(pile, source="files", path=str(tmp_path / "book.txt"), validation_share=share)
+    sequences = census_sequences(book, tokens=160, context=16)
+    assert len(sequences.ids) == 10
+    assert ("reading the train split" in capsys.readouterr().err) is (share < 0.5)
+    with pytest.raises(UserError, match=r"leaves the (train|validation) split empty"):
+        token_store(book)

@@ -12,7 +12,7 @@ from analyze.compare import CompareConfig
 from analyze.config import AnalyzeConfig, Thresholds
 from analyze.draw import DrawConfig
 from corpora.config import CorpusConfig
-from corpora.home import quoted_home
+from corpora.home import quoted_paths
 from errors import UserError
 from models.opening import open_checkpoint
 
@@ -97,10 +97,62 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_is_asked_for(tmp_path: Path,
     ],
 )
 def test_a_tilde_goes_through_hydra(argument: str, value: object) -> None:
-    (override,) = OverridesParser.create().parse_overrides(quoted_home([argument]))
+    (override,) = OverridesParser.create().parse_overrides(quoted_paths([argument]))
     assert override.value() == value and override.is_delete() is (value is None)
 
 
 def test_thresholds_at_their_bounds_are_taken() -> None:
     Thresholds(support=0.0, unigrams=1, bigrams=1, trigrams=1, position_mi=0.0)
     Thresholds(support=1.0)
+
+
+NAMES = [
+    "a b",
+    "a,b",
+    "it's",
+    'a"b',
+    "[x]",
+    "(1)",
+    "a=b",
+    "é電😀",
+    "1e5",
+    "007",
+    "true",
+    "x\\",
+    "a\\'b",
+    "{a: b}",
+    "a:b",
+    "#x",
+    "-x",
+    "a$b",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("setting", ["ckpt", "out", "scratch", "untrained", "corpus.path", "+corpus.store", "corpus.tokenizer"])
+def test_any_path_goes_through_hydra(setting: str, name: str) -> None:
+    """Alone and in a list, bare, and in a sweep where it has no comma."""
+    (override,) = OverridesParser.create().parse_overrides(quoted_paths([f"{setting}={name}"]))
+    assert override.value() == name and override.key_or_group == setting.lstrip("+")
+    if "," not in name:
+        _, override = OverridesParser.create().parse_overrides(["a=b", *quoted_paths(["-m", f"{setting}={name}"])[1:]])
+        assert override.value() == name
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not set(name) & set(",'\":\\")])
+def test_any_path_goes_through_hydra_in_lists_and_domains(name: str) -> None:
+    read = OverridesParser.create().parse_overrides
+    (override,) = read(quoted_paths([f"censuses=[{name},a/b, 'c,d']"]))
+    assert override.value() == [name, "a/b", "c,d"]
+    for domains in (f"{{a: {name}, 'b c': \"d, e: f\",g:h*.txt}}", f"{{'a': '{name}','b c':'d, e: f', g: h*.txt}}"):
+        (override,) = read(quoted_paths([f"corpus.domains={domains}"]))
+        assert override.value() == {"a": name, "b c": "d, e: f", "g": "h*.txt"} and override.is_force_add()
+    (override,) = read(quoted_paths([f"corpus.domains.a={name}"]))
+    assert override.value() == name and override.is_force_add()
+
+
+@pytest.mark.parametrize(
+    "argument", ["ckpt=a,b", "ckpt=choice(a,b)", "corpus.path=null", "out=${name}/x", "ckpt=facebook/opt-125m"]
+)
+def test_what_hydra_reads_stays_with_it(argument: str) -> None:
+    assert quoted_paths(["-m", argument]) == ["-m", argument]

@@ -2,23 +2,28 @@
 
 import json
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from tokenizers import Tokenizer
 
 from corpora import making, prepare
+from corpora.command import prepare_command
 from corpora.config import CorpusConfig
 from corpora.document import Document
 from corpora.documents import documents
-from corpora.prepare import token_store
+from corpora.prepare import finished_store, token_store
 from corpora.splitting import ByHash
 from corpora.store import TokenStore
 from corpora.tokenizer import train_bpe
 from corpora.writing import SplitWriter
 from errors import UserError
+from scripts.prepare_corpus import PrepareConfig
 
 
 @pytest.fixture
@@ -270,3 +275,49 @@ def test_every_document_in_one_split_is_a_mistake(corpus: CorpusConfig) -> None:
     corpus.validation_share = 1e-9
     with pytest.raises(UserError, match="validation split empty"):
         token_store(corpus)
+
+
+def test_of_several_processes_none_makes_a_store_and_none_asks_the_hub(
+    corpus: CorpusConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A corpus that is not prepared is refused; one whose tokenizer has a name is found by it, as the one of a file by what is in it."""
+    with pytest.raises(UserError, match=r"not prepared in .*python scripts/prepare_corpus.py corpus=files corpus\.name=small "):
+        finished_store(corpus)
+    assert not Path(corpus.store).exists()
+    made = token_store(corpus)
+    assert finished_store(corpus).folder == made.folder
+    file = replace(corpus, tokenizer=str(made.tokenizer_file))
+    assert finished_store(file).folder == made.folder
+    opened: list[str] = []
+    text = made.tokenizer_file.read_text()
+
+    def named_tokenizer(where: str) -> Tokenizer:
+        opened.append(where)
+        return Tokenizer.from_str(text)
+
+    monkeypatch.setattr(prepare, "open_tokenizer", named_tokenizer)
+    monkeypatch.setattr(making, "open_tokenizer", lambda _: Tokenizer.from_str(text))
+    named = replace(corpus, tokenizer="somebody/theirs", store=f"{corpus.store}-named")
+    by_name = token_store(named)
+    assert opened == ["somebody/theirs"]
+    assert finished_store(named).folder == by_name.folder and opened == ["somebody/theirs"]
+    with pytest.raises(UserError, match="is not prepared in"):
+        finished_store(replace(named, tokenizer="somebody/another", validation_share=0.3))
+    assert opened == ["somebody/theirs"], "no store is of this source"
+
+
+def test_the_command_that_is_named_asks_for_the_same_corpus(corpus: CorpusConfig, tmp_path: Path) -> None:
+    """Spaces, braces and a `~` in the name of a file are read as they are."""
+    odd = tmp_path / "~a folder {b}, c" / "stone.jsonl"
+    odd.parent.mkdir()
+    Path(corpus.domains["stone"]).rename(odd)
+    asked = replace(corpus, domains=corpus.domains | {"stone": str(odd)}, tokenizer=None, bytes_per_domain=3000)
+    program, *settings = shlex.split(prepare_command(asked))[1:]
+    assert program == "scripts/prepare_corpus.py"
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        composed = OmegaConf.to_object(compose("prepare_corpus", settings))
+    assert isinstance(composed, PrepareConfig) and composed.corpus == asked
+    openwebtext = CorpusConfig(
+        "openwebtext", "openwebtext", tokenizer="facebook/opt-125m", distinct=False, validation_share=0.0005
+    )
+    assert prepare_command(openwebtext) == "python scripts/prepare_corpus.py corpus=openwebtext"

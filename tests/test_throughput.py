@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
+from device import peak_flops
 from train.config import ValidationConfig
 from train.module import Training
-from train.throughput import peak_flops
 from train.training import train, with_vocabulary
 
 
@@ -39,7 +39,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
     ],
 )
 def test_a_gpu_s_peak_is_found_by_its_name(gpu: str, bfloat16: float | None, float32: float | None) -> None:
-    assert (peak_flops(gpu, bfloat16=True), peak_flops(gpu, bfloat16=False)) == (bfloat16, float32)
+    assert (peak_flops(gpu, half=True), peak_flops(gpu, half=False)) == (bfloat16, float32)
 
 
 def test_mfu_is_its_formula_s_where_a_peak_is_known(corpus: CorpusConfig, tmp_path: Path) -> None:

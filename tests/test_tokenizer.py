@@ -1,11 +1,14 @@
 """The tokenizer: OPT's special ids, every text back again, the same texts the same tokenizer, and its hash."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tokenizers import processors
 
 from corpora import tokenizer as tokenizers_here
+from corpora.pieces import is_cuttable
 from corpora.tokenizer import bos_id, id_count, open_tokenizer, tokenizer_hash, train_bpe
 from errors import UserError
 
@@ -45,3 +48,31 @@ def test_a_tokenizer_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pyte
     ):
         with pytest.raises(UserError, match=sentence):
             open_tokenizer(where)
+
+
+def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
+    """Cut, flipped bits, keys of other kinds: a sentence, or a tokenizer that can be used."""
+    file = tmp_path / "tokenizer.json"
+    train_bpe(TEXTS, 300).save(str(file))
+    whole, said = file.read_bytes(), json.loads(file.read_text())
+    rng = np.random.default_rng(0)
+    damages = [whole[:cut] for cut in (0, 1, len(whole) // 2, len(whole) - 2)]
+    damages += [
+        whole[:at] + bytes([whole[at] ^ 1 << int(rng.integers(8))]) + whole[at + 1 :] for at in rng.integers(0, len(whole), 60)
+    ]
+    for key in (*said, "model/vocab", "model/merges"):
+        for value in (None, 7, [], {}, "word", [[1]], {"a": -1}, {"a": 2**40}):
+            changed = json.loads(whole)
+            inner, last = (changed["model"], key.partition("/")[2]) if "/" in key else (changed, key)
+            inner[last] = value
+            damages.append(json.dumps(changed).encode())
+    refused = 0
+    for damage in damages:
+        file.write_bytes(damage)
+        try:
+            tokenizer = open_tokenizer(str(tmp_path))
+            bos_id(tokenizer), id_count(tokenizer), tokenizer_hash(tokenizer), is_cuttable(tokenizer)
+        except UserError as mistake:
+            refused += 1
+            assert "tokenizer" in str(mistake)
+    assert refused > 40

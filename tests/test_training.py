@@ -183,7 +183,7 @@ VALUES: list[tuple[str, Any]] = [
     ("optimizer.weight_decay", -0.1),
 ]
 VALUES += [("batch.workers", -1), ("validation.every", 0), ("validation.sequences", 0), ("seed", -1), ("threads", 0)]
-VALUES += [("time_limit", -1.0), ("device", "gpus"), ("device", "cuda:1")]
+VALUES += [("time_limit", -1.0), ("device", "gpus"), ("device", "cuda:x"), ("device", "mps")]
 
 
 @pytest.mark.parametrize(("name", "wrong"), VALUES)
@@ -197,6 +197,22 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_is_prepared(corpus: Cor
     elsewhere = replace(corpus, store=str(tmp_path / "store"))
     with pytest.raises(UserError, match="device=cuda, but torch sees no CUDA GPU"):
         train(tiny.training(elsewhere, tmp_path, device="cuda"), [])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_no_rank_of_two_prepares_a_corpus(
+    rank: str, corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told the same, before the other is met."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    elsewhere = replace(corpus, store=str(tmp_path / "store"))
+    with pytest.raises(
+        UserError, match=r"made is not prepared in .* python scripts/prepare_corpus\.py corpus=files corpus\.name=made "
+    ):
+        train(tiny.training(elsewhere, tmp_path, device="cpu"), [])
     assert not list(tmp_path.iterdir())
 
 

@@ -23,14 +23,17 @@ from processes import SERVER, start_workers_as_alone
 from corpora.config import CorpusConfig
 from corpora.identity import source_words
 from corpora.prepare import token_store
+from device import CPU
 from errors import UserError
 from models.pickled import plain_values
+from train import reading
 from train.config import BatchConfig, OptimizerConfig, TrainConfig, WatchConfig
 from train.folder import finished_steps, identity, last_checkpoint, run_name
+from train.launching import launched
 from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.progress import Bar
-from train.training import launched, train
+from train.training import train
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +238,21 @@ def test_a_signal_to_all_processes_is_left_to_the_run(
     assert process.exitcode == code and kept(tmp_path / "run") == 4
 
 
+def reader_elsewhere() -> None:
+    """A reader on a system that does not say who sent a signal, and a SIGTERM to it."""
+    vars(signal).pop("sigwaitinfo")
+    reading._deaf(0)
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_reader_heeds_every_sigterm_where_no_sender_is_told() -> None:
+    process = SERVER.Process(target=reader_elsewhere)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGTERM
+
+
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a job in SLURM finds, with a scontrol that writes down what it is asked."""
@@ -268,7 +286,7 @@ def test_slurm_is_asked_for_the_job_again(
 @pytest.mark.usefixtures("scontrol")
 def test_lightning_asks_slurm_for_nothing(corpus: CorpusConfig, tmp_path: Path) -> None:
     """Not even for what it would write before the first step."""
-    environment = launched(tiny.training(corpus, tmp_path), tmp_path)._accelerator_connector.cluster_environment
+    environment = launched(tiny.training(corpus, tmp_path), tmp_path, CPU())._accelerator_connector.cluster_environment
     assert isinstance(environment, SLURMEnvironment) and not environment.auto_requeue
 
 

@@ -7,14 +7,15 @@ from omegaconf import MISSING
 
 from corpora.config import CorpusConfig
 from corpora.home import expand_home
+from device import check_name
 from errors import UserError
 from models.config import OPTConfig
+from settings import check_settings
 from tracking import WandbConfig
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "true", "false")
 SPACINGS = ("log", "milestones", "off")
-DEVICES = ("auto", "cpu", "cuda")
 
 
 def _at_least(least: int, values: dict[str, int | None]) -> None:
@@ -129,12 +130,10 @@ class TrainConfig:
     log_every: int = 10  # steps between lines of metrics.jsonl
     checkpoint_every: int = 500  # steps between writes of checkpoints/last.ckpt
     precision: str = "auto"  # auto | float32 | bfloat16; auto: bfloat16 autocast where the machine computes in it
-    device: str = "auto"  # auto | cpu | cuda
-    threads: int | None = None  # of the CPU; null: as many as torch takes
+    device: str = "auto"  # auto | cpu | cuda | cuda:1, the GPU of that number
+    threads: int | None = None  # of the CPU; null: as many as torch takes, shared by the processes of a machine
     compile: str = "auto"  # auto | true | false: torch.compile of the blocks and the loss; auto: on a GPU
-    peak_flops: float | None = (
-        None  # FLOP/s of one device at most, for mfu; null: its data sheet's, where train/throughput.py has it
-    )
+    peak_flops: float | None = None  # FLOP/s of one device at most, for mfu; null: its data sheet's, where device.py has it
     time_limit: float | None = None  # hours of this process: it stops before, and the same command goes on; null: none
     watch: WatchConfig = field(default_factory=WatchConfig)
     model: OPTConfig = field(default_factory=OPTConfig)
@@ -147,13 +146,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         expand_home(self, "runs")
+        check_settings(self)
         if self.precision not in PRECISIONS:
             raise UserError(f"precision={self.precision!r} is none of {', '.join(PRECISIONS)}.")
         self.compile = self.compile.lower()  # YAML's true arrives as True
         if self.compile not in COMPILE:
             raise UserError(f"compile={self.compile!r} is none of {', '.join(COMPILE)}.")
-        if self.device not in DEVICES:
-            raise UserError(f"device={self.device!r} is none of {', '.join(DEVICES)}.")
+        check_name(self.device)
         _at_least(1, {"steps": self.steps, "log_every": self.log_every, "checkpoint_every": self.checkpoint_every})
         _at_least(1, {"threads": self.threads})
         if not 0 <= self.seed < 2**63:
@@ -164,6 +163,14 @@ class TrainConfig:
             raise UserError(f"peak_flops={self.peak_flops} must be above 0, or null.")
         if late := [step for step in self.milestones if not 0 <= step <= self.steps]:
             raise UserError(f"milestones={late} lie outside 0..{self.steps}, the steps of this run.")
+
+    @property
+    def census_steps(self) -> list[int]:
+        """Steps at which `live` asks for a census: milestones, those of the list, and 1, 2, 5, 10, 20, 50 ... if spaced so."""
+        if self.live.spacing == "off":
+            return []
+        spaced = [m * 10**k for k in range(12) for m in (1, 2, 5)] if self.live.spacing == "log" else []
+        return sorted({step for step in (*self.milestones, *self.live.steps, *spaced) if step <= self.steps})
 
     def micro_steps(self, ranks: int = 1) -> int:
         """Micro-batches per optimizer step and rank.

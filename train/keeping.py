@@ -15,6 +15,7 @@ from train.folder import last_checkpoint, on_disk, whole
 from train.metrics import Metrics
 from train.module import Training
 from train.throughput import Throughput
+from train.together import Together
 from train.validation import validation_loss
 from train.watch import Watch
 
@@ -35,10 +36,17 @@ class Keeping(L.Callback):
     """After every optimizer step: log, validate, keep a milestone, write last.ckpt, each when its turn has come."""
 
     def __init__(
-        self, run: Path, metrics: Metrics, windows: torch.Tensor, watch: Watch, throughput: Throughput, console: Console
+        self,
+        run: Path,
+        metrics: Metrics,
+        windows: torch.Tensor,
+        watch: Watch,
+        throughput: Throughput,
+        together: Together,
+        console: Console,
     ) -> None:
         self.run, self.metrics, self.windows, self.watch, self.throughput = run, metrics, windows, watch, throughput
-        self.console = console
+        self.together, self.console = together, console
         self.val_loss: float | None = None  # of the latest validation
         self._kept = 0  # the step of last.ckpt
         self.said = ""  # the latest line of metrics, for the progress bar
@@ -50,7 +58,7 @@ class Keeping(L.Callback):
                 self.metrics.forget_after(trainer.global_step)
         if trainer.global_step == 0 and 0 in module.config.milestones:
             self.val_loss = validation_loss(module, self.windows)
-            self._milestone(trainer, module)
+            self._milestone(module)
         self._kept = trainer.global_step
         self.throughput.start(trainer.global_step)
 
@@ -62,7 +70,7 @@ class Keeping(L.Callback):
         if validate or step % config.log_every == 0 or step == 1:
             self._log(trainer, module, validate=validate)
         if milestone:
-            self._milestone(trainer, module)
+            self._milestone(module)
         if milestone or step % config.checkpoint_every == 0 or step == config.steps:
             self.resumable(trainer, module)
 
@@ -88,16 +96,15 @@ class Keeping(L.Callback):
                     self.metrics.log(step=step, tokens=step * module.config.batch.tokens, **found, **speed)
         self.said = f"loss {loss:.3f}  {speed['tokens_per_second']:,.0f} tokens/s"
 
-    def _milestone(self, trainer: L.Trainer, module: Training) -> None:
-        step = trainer.global_step
-        folder = self.run / "milestones" / f"step_{step:09d}"
+    def _milestone(self, module: Training) -> None:
         with self.throughput.paused():
-            if trainer.is_global_zero:
-                state = {"step": step, "tokens": step * module.config.batch.tokens, "val_loss": self.val_loss}
-                tokenizer = self.run / "tokenizer.json"
-                bos = bos_id(open_tokenizer(str(tokenizer)))
-                with on_disk(self.run):
-                    save_checkpoint(module.model, folder, state | {"name": module.config.name}, tokenizer, bos)
-                said = f"milestone {folder}  validation loss {self.val_loss:.3f}"
-                self.console.print(said, markup=False, highlight=False, soft_wrap=True)
-            trainer.strategy.barrier()
+            self.together.told(lambda: self._write_milestone(module))
+
+    def _write_milestone(self, module: Training) -> None:
+        folder = self.run / "milestones" / f"step_{module.global_step:09d}"
+        tokenizer = self.run / "tokenizer.json"
+        bos = bos_id(open_tokenizer(str(tokenizer)))
+        with on_disk(self.run):
+            save_checkpoint(module.model, folder, module.state | {"val_loss": self.val_loss}, tokenizer, bos)
+        said = f"milestone {folder}  validation loss {self.val_loss:.3f}"
+        self.console.print(said, markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,6 @@ from typing import Any
 import lightning as L
 import torch
 from rich.console import Console
-from safetensors import SafetensorError
 
 from analyze.analysis import sequences_for
 from analyze.census import take
@@ -25,29 +24,20 @@ from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
 from analyze.writing import write_whole
-from errors import UserError
+from errors import UserError, why
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
-from train.config import TrainConfig
 from train.module import Training
 from train.plan import Plan
+from train.together import Together
 
 LEAST_TOKENS = 8192  # of a sample that is chosen by time
 MOST_TOKENS = 1_000_000  # of one, however much time there is
 HEADROOM = 0.85  # of the share that is planned with; the rest is for what takes longer than it did at the trial
 SAMPLE, PASSING = "sample.json", ".passing-"
-FAILURES = (UserError, OSError, SafetensorError, torch.OutOfMemoryError)  # a value that is not finite, a full disk, a full GPU
 ENOUGH = 20  # steps that show how fast training is
 Pause = Callable[[], AbstractContextManager[None]]
-
-
-def census_steps(config: TrainConfig) -> list[int]:
-    """Steps at which `live` asks for a census: milestones, those of the list, and 1, 2, 5, 10, 20, 50 ... if spaced so."""
-    if config.live.spacing == "off":
-        return []
-    spaced = [m * 10**k for k in range(12) for m in (1, 2, 5)] if config.live.spacing == "log" else []
-    return sorted({step for step in (*config.milestones, *config.live.steps, *spaced) if step <= config.steps})
 
 
 def affordable(steps: list[int], seconds: float, of_least: float, least: int) -> tuple[int, list[int]]:
@@ -62,32 +52,43 @@ def affordable(steps: list[int], seconds: float, of_least: float, least: int) ->
     return least, spread(steps, fits) if (fits := int(seconds / of_least)) else []
 
 
+class AnotherSample(UserError):
+    """A run whose censuses read one sample is asked for another."""
+
+
 class LiveCensus(L.Callback):
     """Takes the censuses of a run while it trains, in `RUN/live`; changes nothing in the run. The first rank takes them alone.
 
+    Whatever goes wrong in one is said, and training goes on without it.
     It comes before what writes last.ckpt, so that a run that is killed in a census makes the step, and the census, again.
     """
 
-    def __init__(self, run: Path, plan: Plan, mirror: Mirror, console: Console, pause: Pause = nullcontext) -> None:
+    def __init__(
+        self, run: Path, plan: Plan, mirror: Mirror, together: Together, console: Console, pause: Pause = nullcontext
+    ) -> None:
         self.out, self.plan, self.mirror, self.console, self.pause = run / "live", plan, mirror, console, pause
+        self.together = together
+        self.due: list[int] = []  # the steps of censuses, for all ranks
         self.sample: dict[str, Any] = {}  # tokens, steps, and what the censuses took, in seconds; kept in sample.json
         self.began = 0.0  # when training did, after the first census; 0: not yet
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Choose the sample, or go on with that of the run; forget censuses of steps that will be made again."""
-        if trainer.is_global_zero and (steps := census_steps(module.config)):
-            self.out.mkdir(parents=True, exist_ok=True)
+        if steps := module.config.census_steps:
             with self.pause(), _untouched(module):
-                self._forget_after(trainer.global_step)
-                self._choose(module, steps)
-            self._take_if_due(module, trainer.global_step)
+                self.due = self.together.told(lambda: self._chosen(module, steps))
+            self._together(module, trainer.global_step)
         self.began = time.perf_counter()
-        trainer.strategy.barrier()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Training, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """Take a census if this step asks for one."""
-        if trainer.is_global_zero:
-            self._take_if_due(module, trainer.global_step)
+        self._together(module, trainer.global_step)
+
+    def _together(self, module: Training, step: int) -> None:
+        if step not in self.due:
+            return
+        with self.pause():
+            self.together.told(lambda: self._take_if_due(module, step))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Write what changed from census to census, and say what it cost."""
@@ -98,17 +99,18 @@ class LiveCensus(L.Callback):
         self._sum_up(trainer)
 
     def _sum_up(self, trainer: L.Trainer) -> None:
-        folders = sorted(folder for folder in self.out.glob("step_*") if _finished(folder))
-        if not (trainer.is_global_zero and self.began and self.sample and folders):
-            return
         begun = time.perf_counter()
+        if not (trainer.is_global_zero and self.began and self.sample):
+            return
         try:
+            if not (folders := sorted(folder for folder in self.out.glob("step_*") if _finished(folder))):
+                return
             write_evolution([open_census(folder) for folder in folders], self.out)
             self._spend("evolution", begun)
             trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
             write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
-        except FAILURES as mistake:  # the run is kept, or what stopped it is said
-            self._say(f"what changed from census to census is not written: {mistake}")
+        except Exception as mistake:  # the run is kept, or what stopped it is said
+            self._say(f"what changed from census to census is not written: {why(mistake)}")
             return
         once = f"; {self.sample['seconds']['once']:.1f} s more to load machine code" if "once" in self.sample["seconds"] else ""
         self._say(
@@ -117,7 +119,13 @@ class LiveCensus(L.Callback):
         )
 
     def _take_if_due(self, module: Training, step: int) -> None:
-        if step not in self.sample.get("steps", []) or _finished(self.out / _name(step)):
+        try:
+            self._take(module, step)
+        except Exception as mistake:  # training goes on
+            self._say(f"no live census at step {step:,}: {why(mistake)}")
+
+    def _take(self, module: Training, step: int) -> None:
+        if step not in self.sample["steps"] or _finished(self.out / _name(step)):
             return
         if self._too_dear(module, step):
             self._say(
@@ -125,12 +133,8 @@ class LiveCensus(L.Callback):
             )
             return
         begun = time.perf_counter()
-        with self.pause(), _untouched(module):
-            try:
-                out = self._census(module, step, self.sample["tokens"], self.out / _name(step))
-            except FAILURES as mistake:  # training goes on
-                self._say(f"no live census at step {step:,}: {mistake}")
-                return
+        with _untouched(module):
+            out = self._census(module, self.sample["tokens"], self.out / _name(step))
             mirror_census(self.mirror, open_census(out), "live")
         self._spend(str(step), begun)
 
@@ -144,13 +148,30 @@ class LiveCensus(L.Callback):
         shown = (time.perf_counter() - self.began) / done * steps if done >= ENOUGH else 0.0
         return self._spent() + max(taken, default=0.0) > module.config.live.share * max(planned, shown)
 
+    def _chosen(self, module: Training, steps: list[int]) -> list[int]:
+        """The steps to take a census at; none where even the trial of one fails, and the next start tries again.
+
+        Raises:
+            UserError: the run has another sample than what is asked for.
+        """
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._forget_after(module.global_step)
+            self._choose(module, steps)
+        except AnotherSample:
+            raise
+        except Exception as mistake:  # training goes on
+            self.sample = {}
+            self._say(f"no live censuses, for the trial of one failed: {why(mistake)} live.spacing=off does without them.")
+        return list(self.sample.get("steps", []))
+
     def _choose(self, module: Training, steps: list[int]) -> None:
         """Tokens and steps: those recorded; else those asked for, or those that a trial says fit the share."""
         live, file = module.config.live, self.out / SAMPLE
         if file.is_file():
             self.sample = json.loads(file.read_text())
             if live.tokens not in (None, self.sample["tokens"]):
-                raise UserError(
+                raise AnotherSample(
                     f"live.tokens={live.tokens}, but {self.out} was begun with {self.sample['tokens']}: one run, one sample. "
                     f"Give back that number, or remove {self.out}."
                 )
@@ -159,12 +180,7 @@ class LiveCensus(L.Callback):
             return
         self.sample = {"asked": steps, "steps": steps, "tokens": live.tokens, "trained": 0.0, "seconds": {}}
         if live.tokens is None:
-            try:
-                self._choose_by_trial(module, steps)
-            except FAILURES as mistake:  # training goes on, and the next start tries again
-                self.sample = {}
-                self._say(f"no live censuses, for the trial of one failed: {mistake} live.spacing=off does without them.")
-                return
+            self._choose_by_trial(module, steps)
         write_whole(file, json.dumps(self.sample, indent=2) + "\n")
 
     def _choose_by_trial(self, module: Training, steps: list[int]) -> None:
@@ -186,21 +202,19 @@ class LiveCensus(L.Callback):
         with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
             for name, tokens in (("once", once), ("trial", least)):
                 begun = time.perf_counter()
-                self._census(module, 0, tokens, Path(folder) / name)
+                self._census(module, tokens, Path(folder) / name)
                 self._spend(name, begun)
         return float(self.sample["seconds"]["trial"])
 
-    def _census(self, module: Training, step: int, tokens: int, out: Path) -> Path:
+    def _census(self, module: Training, tokens: int, out: Path) -> Path:
         """Take one of the model as it is: written like a milestone, and read like one."""
         run, config = self.out.parent, module.config
-        device = "cuda" if module.device.type == "cuda" else "cpu"
-        if device == "cuda":
+        if module.device.type == "cuda":
             torch.cuda.empty_cache()  # what training's peak left there counts as taken where a census plans its room
-        settings: dict[str, Any] = {"device": device, "wandb": WandbConfig(mode="disabled")}
+        settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled")}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
         with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
-            state = {"step": step, "tokens": step * config.batch.tokens, "name": config.name}
-            save_checkpoint(module.model, Path(folder) / "model", state, run / "tokenizer.json")
+            save_checkpoint(module.model, Path(folder) / "model", module.state, run / "tokenizer.json")
             checkpoint = replace(open_checkpoint(str(Path(folder) / "model")), path=run)
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())
         return out

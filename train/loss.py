@@ -21,7 +21,7 @@ Slopes = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
 def next_token_loss(model: OPT, ids: Int[Tensor, "sequence position"], compiled: bool = False) -> Float[Tensor, ""]:
     """Mean cross entropy, in nats, of every id but the first of a window given those before it."""
     read_out = model.decoder.read_out(model.stream(ids[:, :-1])).flatten(0, 1)
-    unembedding = model.decoder.embed_tokens.weight
+    unembedding = model.decoder.unembedding
     slopes = slopes_compiled() if compiled else slopes_on_cpu if ids.device.type == "cpu" else slopes_at_once
     loss: Tensor = CrossEntropyInPieces.apply(read_out, unembedding, ids[:, 1:].flatten(), slopes)  # type: ignore[no-untyped-call]
     return loss

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.opening import TRAINED_IN
 from models.opt import OPT
 from train.config import TrainConfig
 from train.loss import next_token_loss
@@ -54,6 +55,13 @@ class Training(L.LightningModule):
     def loss(self, ids: Int[Tensor, "sequence position"]) -> Float[Tensor, ""]:
         """Mean cross entropy of a micro-batch, in nats."""
         return next_token_loss(self.model, ids, self.compiled)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a milestone says of its making: how far it is, in which run and in which precision."""
+        step = self.global_step
+        precision = TRAINED_IN[self.identity["precision"]]
+        return {"step": step, "tokens": step * self.config.batch.tokens, "name": self.config.name, "precision": precision}
 
     def _apart(self) -> AbstractContextManager[Any]:
         """Ranks keep their gradients to themselves until the last micro-step."""

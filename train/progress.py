@@ -23,7 +23,7 @@ class Bar(L.Callback):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=console.quiet or not console.is_terminal,
         )
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]

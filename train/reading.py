@@ -24,8 +24,9 @@ def _deaf(_worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    Thread(target=_heed_the_parent, args=(os.getppid(),), daemon=True).start()
+    if hasattr(signal, "sigwaitinfo"):  # Linux; macOS does not say who sent a signal, and every SIGTERM is heeded
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        Thread(target=_heed_the_parent, args=(os.getppid(),), daemon=True).start()
 
 
 def _heed_the_parent(parent: int) -> None:

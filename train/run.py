@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from corpora.home import quoted_home
+from corpora.home import quoted_paths
 from errors import plainly
 from memory import keep_freed
 from train.config import TrainConfig
@@ -31,10 +31,11 @@ def main(cfg: DictConfig) -> None:
         assert isinstance(config, TrainConfig)
         keep_freed()
         name = config.name or run_name(HydraConfig.get().job.override_dirname)
-        train(replace(config, name=name), overrides=list(HydraConfig.get().overrides.task))
+        job = HydraConfig.get().job.num if HydraConfig.get().mode is RunMode.MULTIRUN else 0
+        train(replace(config, name=name), list(HydraConfig.get().overrides.task), job)
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quoted_home(sys.argv[1:])
+    sys.argv[1:] = quoted_paths(sys.argv[1:])
     with plainly():
         main()

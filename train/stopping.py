@@ -7,16 +7,16 @@ import time
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from rich.console import Console
-from torch import distributed
 
 from train.folder import last_good
 from train.keeping import Keeping
 from train.module import Training
+from train.together import Together
 
 WARNING = signal.SIGUSR1  # SLURM sends it before the end with `#SBATCH --signal=USR1@300`
+EVERY = 1.0  # seconds between two agreements of the ranks, about: a message at every step would be felt where there are many
 MARGIN = 3  # times the longest step so far, its validation and writing included, are left before the time limit
 
 
@@ -24,34 +24,36 @@ class Stopping(L.Callback):
     """Stops after a step for which any rank was sent SIGUSR1, SIGTERM or Ctrl-C, or when `time_limit` is near; at once on a second Ctrl-C.
 
     Lightning's own handlers save wherever the signal finds them, on every rank by itself, and in a file that later wins over
-    last.ckpt. Ours only make a note; after the step all ranks agree, by a message between processes that no GPU waits for.
+    last.ckpt. Ours only make a note; about once a second all ranks agree after the same step, by a message between processes that
+    no GPU waits for.
     """
 
-    def __init__(self, keeping: Keeping, console: Console, begun: float) -> None:
-        self.keeping, self.console = keeping, console
+    def __init__(self, keeping: Keeping, together: Together, console: Console, begun: float) -> None:
+        self.keeping, self.together, self.console = keeping, together, console
         self._begun = begun  # when `time_limit` starts to count, by the monotonic clock
         self._step_begun = time.monotonic()
         self._longest = 0.0
         self._noted: signal.Signals | None = None
-        self._group: Any = None
+        self._agreed_at, self._agreed_after = self._step_begun, 0  # when ranks last agreed, and after which step
+        self._next = 0  # the step after which they agree again, the same for all
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Take the signals over from Lightning, which gives them back when it is done."""
         for number in (WARNING, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
         if trainer.world_size > 1:
-            self._group = distributed.new_group(backend="gloo")
             # Lightning waits for the device before every step to ask whether a rank was sent SIGTERM; here that is known.
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-        self._step_begun = time.monotonic()
+        self._agreed_at = self._step_begun = time.monotonic()
+        self._agreed_after, self._next = trainer.global_step, trainer.global_step + 1
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Training, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """Stop here, if any rank wants to."""
         now = time.monotonic()
         self._longest, self._step_begun = max(self._longest, now - self._step_begun), now
-        limit = module.config.time_limit
-        over = limit is not None and now - self._begun + MARGIN * self._longest > 3600 * limit
-        requeue, stop = self._agreed(self._noted == WARNING or (over and self._noted is None), self._noted is not None or over)
+        if trainer.global_step < self._next:
+            return
+        requeue, stop = self._agreed(trainer.global_step, now, module.config.time_limit)
         if not stop or trainer.global_step >= module.config.steps:
             return
         self.keeping.resumable(trainer, module)
@@ -85,13 +87,19 @@ class Stopping(L.Callback):
             raise KeyboardInterrupt
         self._noted = signal.Signals(number)
 
-    def _agreed(self, *wishes: bool) -> list[bool]:
-        """Each wish, if any rank has it."""
-        if self._group is None:
-            return list(wishes)
-        counts = torch.tensor(wishes, dtype=torch.int32)
-        distributed.all_reduce(counts, group=self._group)
-        return [bool(count) for count in counts]
+    def _agreed(self, step: int, now: float, limit: float | None) -> tuple[bool, bool]:
+        """Whether to ask for the job again, and whether to stop: each if any rank wants it; and when to agree again.
+
+        The slowest rank's time from step to step since the last agreement says how many make about a second.
+        """
+        until_next = EVERY if self.together.world > 1 else 0.0
+        over = limit is not None and now - self._begun + MARGIN * self._longest + until_next > 3600 * limit
+        again = self._noted == WARNING or (over and self._noted is None)
+        pace = (now - self._agreed_at) / (step - self._agreed_after)
+        requeue, stop, slowest = self.together.most(float(again), float(self._noted is not None or over), pace)
+        self._agreed_at, self._agreed_after = now, step
+        self._next = step + (max(1, int(EVERY / slowest)) if self.together.world > 1 else 1)
+        return bool(requeue), bool(stop)
 
     def _say(self, words: str) -> None:
         self.console.print(words, markup=False, highlight=False, soft_wrap=True)

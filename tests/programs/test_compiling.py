@@ -1,14 +1,21 @@
 """A compiled run, in processes that nothing instruments: it resumes bit for bit, and its model is that of a run as it is written."""
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
-from processes import program
+from processes import SERVER, program
+from torch._dynamo.exc import FailOnRecompileLimitHit
+from torch._dynamo.utils import counters
 
+from corpora.config import CorpusConfig
+from models.config import OPTConfig
 from train.folder import last_checkpoint
+from train.training import train
 
 RUN = [
     "corpus=files",
@@ -47,3 +54,29 @@ def test_a_compiled_run_resumes_bit_for_bit(place: Path) -> None:
         json.loads((place / name / "milestones/step_000000000/training_state.json").read_text()) for name in ("whole", "plain")
     ]
     assert states[0]["val_loss"] == pytest.approx(states[1]["val_loss"], rel=1e-6)
+
+
+def one_variant(corpus: CorpusConfig, runs: Path, neurons: int) -> int:
+    """Two steps of a run, compiled; how many graphs that took."""
+    before = counters["stats"]["unique_graphs"]
+    model = OPTConfig(layers=2, width=16, heads=2, neurons=neurons, context=16)
+    settings: dict[str, Any] = {"steps": 2, "milestones": [], "compile": "true", "model": model}
+    train(tiny.training(corpus, runs, name=f"with_{neurons}", **settings), [])
+    return int(counters["stats"]["unique_graphs"] - before)
+
+
+def sweep_of_five(corpus: CorpusConfig, runs: Path) -> None:
+    """Five runs in this process, one after the other; then one where torch keeps one compilation of a function."""
+    torch.compile = partial(torch.compile, backend="eager")  # all that is looked at happens before any backend
+    compiled = [one_variant(corpus, runs, neurons) for neurons in (24, 25, 26, 27, 28)]
+    assert compiled == [compiled[0]] * 5 and compiled[0] >= 3, compiled  # the block with gradients and without, the loss
+    torch._dynamo.config.recompile_limit = 1
+    with pytest.raises(FailOnRecompileLimitHit):
+        one_variant(corpus, runs, 29)
+
+
+def test_every_run_of_a_sweep_is_compiled_as_the_first(tmp_path: Path) -> None:
+    process = SERVER.Process(target=sweep_of_five, args=(tiny.text_corpus(tmp_path / "text"), tmp_path))
+    process.start()
+    process.join()
+    assert process.exitcode == 0

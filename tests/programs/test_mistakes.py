@@ -63,11 +63,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TOKENS = ["ckpt=model", "corpus=tokens", "out=new"]
 IDS = ["corpus=tokens", "corpus.path=ids.npy", "out=new"]
+TEXT = ["corpus=files", "corpus.tokenizer=tokenizer.json", "out=new"]
 MISTAKES = {
     "a ckpt that does not exist": ("analyze/run.py", ["ckpt=nowhere"], "nowhere does not exist"),
     "a hub name without a network": ("analyze/run.py", ["ckpt=facebook/opt-125m"], "facebook/opt-125m"),
     "no ckpt": ("analyze/run.py", [], "ckpt= is missing"),
-    "a corpus with no text": ("analyze/run.py", ["ckpt=model", "corpus=files", "corpus.path=notext", "out=new"], "notext"),
+    "a corpus with no text": ("analyze/run.py", ["ckpt=model", *TEXT, "corpus.path=notext"], "notext"),
+    "a model without a tokenizer": (
+        "analyze/run.py",
+        ["ckpt=model", "corpus=files", "corpus.path=text", "out=new"],
+        "this checkpoint has no tokenizer",
+    ),
     "no such variant": ("train/run.py", ["model=nopoz"], "there are alibi, baseline,"),
     "no such setting": ("train/run.py", ["sead=1"], "sead"),
     "no OpenWebText": ("train/run.py", ["model=nopos"], "prepare_corpus.py corpus=openwebtext"),

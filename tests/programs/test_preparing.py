@@ -1,5 +1,6 @@
 """scripts/prepare_corpus.py as it is met: killed half-way, from a hub that fails, on a disk that is full; always the same bytes."""
 
+import gzip
 import json
 import os
 import resource
@@ -197,3 +198,45 @@ def test_a_finished_store_is_compared_with_its_checksums(place: Path, whole: dic
     shard.write_bytes(bytes([good[0] ^ 1]) + good[1:])
     done = prepare(place, "corpus.path=text", "corpus.store=damaged")
     assert done.returncode == 1 and "its sha256 is not the manifest's" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_paths_of_any_letters_and_domains_as_documented(place: Path) -> None:
+    """From a shell that gives them as they are: blanks, commas, brackets, letters of any kind, a home folder."""
+    folder = place / "my, texts (é)"
+    folder.mkdir()
+    lines = "\n".join(json.dumps({"body": f"text {i} of one line " * 9}) for i in range(30))
+    (folder / "a=1.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (folder / "table.csv").write_text("a,b")
+    settings = ["corpus=files", "corpus.vocab_size=300", "corpus.text=body", "corpus.validation_share=0.3", "corpus.workers=1"]
+
+    def files(*more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, PROGRAM, *settings, *more]
+        env = os.environ | QUIET | {"HOME": str(place), "COLUMNS": "200"}
+        return subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=False)
+
+    done = files(f"corpus.path={folder.name}", "corpus.store=~/été")
+    assert done.returncode == 0 and "passed over 1 .csv" in done.stderr and list((place / "été").glob("files-*")), done.stderr
+    done = files(f"corpus.domains={{x: ~/{folder.name.replace(',', '?')}, y: '{folder}/a=1.jsonl.gz'}}", "corpus.distinct=false")
+    assert done.returncode == 0 and "│ x      │" in done.stdout and "│ y      │" in done.stdout, done.stderr
+    (folder / "a=1.jsonl.gz").write_bytes(gzip.compress(lines.encode())[:-20])
+    done = files(f"corpus.path={folder.name}")
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "a=1.jsonl.gz is no whole gzip file" in said and "Traceback" not in done.stderr
+
+
+def test_a_locale_without_utf_8_is_no_obstacle(place: Path) -> None:
+    """Where paths are bytes to Python, which neither polars nor the tokenizer can say."""
+    folder = place / "textes é"
+    folder.mkdir()
+    pl.DataFrame({"text": [f"texte é {i}" for i in range(9)]}).write_parquet(folder / "é.parquet")
+    settings = [
+        "corpus=files",
+        f"corpus.path={folder.name}",
+        "corpus.store=magasin é",
+        "corpus.vocab_size=280",
+        "corpus.workers=1",
+    ]
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "POSIX"}
+    command = [sys.executable, PROGRAM, *settings, "corpus.validation_share=0.4"]
+    done = subprocess.run(command, cwd=place, env=os.environ | QUIET | ascii_only, capture_output=True, check=False)
+    assert done.returncode == 0 and list((place / "magasin é").glob("files-*/manifest.json")), done.stderr

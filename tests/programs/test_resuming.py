@@ -14,6 +14,7 @@ import torch
 from processes import SERVER, become_rank, free_port, start_workers_as_alone
 
 from corpora.config import CorpusConfig
+from corpora.prepare import token_store
 from train import keeping
 from train.config import BatchConfig, TrainConfig
 from train.folder import last_checkpoint
@@ -89,6 +90,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """Twenty steps with dropout, of 8 sequences each; the corpus is there before two ranks want it."""
     place = tmp_path_factory.mktemp("resuming")
     corpus: CorpusConfig = tiny.text_corpus(place / "text")
+    token_store(corpus)
     return tiny.training(corpus, place / "runs", steps=STEPS, milestones=[5, STEPS], batch=BatchConfig(tokens=128, micro=2))
 
 
