@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -39,11 +40,11 @@ class Queue:
     """Work in order: functions, marks to be reached, and marks of other queues that must be reached first."""
 
     def __init__(self, queues: "Queues") -> None:
-        self.work: deque[Callable[[], object] | Mark] = deque()
+        self.work: deque[Callable[[], Any] | Mark] = deque()
         self.queues, self.eagerness = queues, queues.random.choice(EAGERNESS)
         queues.all.append(self)
 
-    def put(self, work: Callable[[], object] | Mark) -> None:
+    def put(self, work: Callable[[], Any] | Mark) -> None:
         """Do it when its turn comes, which is perhaps now."""
         with self.queues.lock:
             self.work.append(work)
@@ -80,7 +81,7 @@ class Queues:
         self.done = 0  # pieces of work
         self.busy = False
 
-    def did(self, work: Callable[[], object]) -> None:
+    def did(self, work: Callable[[], Any]) -> None:
         """Do a piece of work; after a mistake nothing is done any more."""
         self.done += 1
         if self.mistake is None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from device import CPU
-from models.config import OPTConfig
 from models.opt import OPT, Block, Decoder
 from models.positions import _kept_alibi
 
@@ -40,7 +39,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def on_device(device: Imitation, module: torch.nn.Module) -> torch.nn.Module:
+def on_device(device: Imitation, module: Any) -> Any:
     """The same parameters, as views of one slab on the device, copied there from pinned memory by a stream of its own."""
     size = sum(t.nbytes for t in module.state_dict().values())
     slab, pinned, side = device.empty(size, dtype=torch.uint8), device.pinned(size), device.stream()
@@ -54,7 +53,7 @@ def on_device(device: Imitation, module: torch.nn.Module) -> torch.nn.Module:
     side.copy(pinned, slab)
     device.computing.wait(side.record())
     with torch.device("meta"):
-        made = type(module)(module.config) if isinstance(module, OPT | Decoder) else Block(OPTConfig(**tiny.SHAPE))  # type: ignore[arg-type]
+        made = type(module)(module.config) if isinstance(module, OPT | Decoder) else Block(tiny.random_model().config)
     made.load_state_dict(views, assign=True)
     return made.eval().requires_grad_(False)
 
