@@ -22,6 +22,10 @@ from train.config import TrainConfig
 LONGEST_NAME = 110  # letters of a run's name, without its hash; wandb takes 128
 
 
+class BegunOtherwise(UserError):
+    """A run was begun with other settings than it is to go on with."""
+
+
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """A temporary name to write under; the file gets its own when its last byte is on disk, and never if writing fails."""
@@ -122,7 +126,7 @@ def finished_steps(run: Path, now: dict[str, Any]) -> int:
     begun = stored.get("identity", {})
     changed = [f"{key} (then {begun[key]}, now {now[key]})" for key in now if key in begun and begun[key] != now[key]]
     if changed:
-        raise UserError(
+        raise BegunOtherwise(
             f"The run {run} was begun with another {', '.join(changed)}. "
             "Give back the old value, or another name=... for a new run."
         )

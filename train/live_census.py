@@ -24,10 +24,11 @@ from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
 from analyze.writing import write_whole
-from errors import UserError, why
+from errors import why
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
+from train.folder import BegunOtherwise
 from train.module import Training
 from train.plan import Plan
 from train.together import Together
@@ -52,10 +53,6 @@ def affordable(steps: list[int], seconds: float, of_least: float, least: int) ->
     return least, spread(steps, fits) if (fits := int(seconds / of_least)) else []
 
 
-class AnotherSample(UserError):
-    """A run whose censuses read one sample is asked for another."""
-
-
 class LiveCensus(L.Callback):
     """Takes the censuses of a run while it trains, in `RUN/live`; changes nothing in the run. The first rank takes them alone.
 
@@ -67,8 +64,7 @@ class LiveCensus(L.Callback):
         self, run: Path, plan: Plan, mirror: Mirror, together: Together, console: Console, pause: Pause = nullcontext
     ) -> None:
         self.out, self.plan, self.mirror, self.console, self.pause = run / "live", plan, mirror, console, pause
-        self.together = together
-        self.due: list[int] = []  # the steps of censuses, for all ranks
+        self.together, self.due = together, list[int]()  # the steps of censuses, for all ranks
         self.sample: dict[str, Any] = {}  # tokens, steps, and what the censuses took, in seconds; kept in sample.json
         self.began = 0.0  # when training did, after the first census; 0: not yet
 
@@ -158,7 +154,7 @@ class LiveCensus(L.Callback):
             self.out.mkdir(parents=True, exist_ok=True)
             self._forget_after(module.global_step)
             self._choose(module, steps)
-        except AnotherSample:
+        except BegunOtherwise:
             raise
         except Exception as mistake:  # training goes on
             self.sample = {}
@@ -171,7 +167,7 @@ class LiveCensus(L.Callback):
         if file.is_file():
             self.sample = json.loads(file.read_text())
             if live.tokens not in (None, self.sample["tokens"]):
-                raise AnotherSample(
+                raise BegunOtherwise(
                     f"live.tokens={live.tokens}, but {self.out} was begun with {self.sample['tokens']}: one run, one sample. "
                     f"Give back that number, or remove {self.out}."
                 )

@@ -1,15 +1,18 @@
 """Several runs by one command, under hydra's launchers: every run in a folder named by its overrides."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import tiny
-from processes import HERE
+from processes import HERE, SERVER
 
 from models.opening import open_checkpoint
+from train import training
+from train.config import TrainConfig
 
 RUN = ["corpus=files", "corpus.path=text", "corpus.vocab_size=300", "corpus.validation_share=0.2", "wandb.mode=disabled"]
 SHAPE = ["model.layers=1", "model.width=16", "model.heads=2", "model.neurons=24", "model.context=16", "device=cpu", "threads=1"]
@@ -39,6 +42,27 @@ def test_a_run_that_fails_does_not_keep_the_others_from_theirs(place: Path) -> N
     done = sweep(place, "batch.micro=3,4,8", "runs=one", "name='micro_${batch.micro}'")
     assert done.returncode == 1 and "error: batch.tokens=128 is not a whole number of micro-batches of 3" in done.stderr
     assert finished(place / "one") == {"micro_4": 2, "micro_8": 2}
+
+
+def numbered(place: Path) -> None:
+    """A sweep of three, whose runs are written down and not made."""
+    os.chdir(place)
+
+    def written_down(config: TrainConfig, overrides: list[str], job: int) -> None:
+        with Path("jobs").open("a") as file:
+            file.write(f"{config.seed}: {job}\n")
+
+    training.train = written_down  # type: ignore[assignment]
+    sys.argv = [str(HERE / "train" / "run.py"), "-m", *RUN, "seed=7,8,9"]
+    sys.path.insert(0, str(HERE / "train"))
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def test_jobs_of_a_sweep_are_numbered_for_the_gpus_to_take_turns(place: Path) -> None:
+    process = SERVER.Process(target=numbered, args=(place,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0 and (place / "jobs").read_text() == "7: 0\n8: 1\n9: 2\n"
 
 
 def test_submitit_and_joblib_run_jobs_in_processes_of_their_own(place: Path) -> None:
