@@ -45,7 +45,7 @@ def rank(config: TrainConfig, number: int, port: int, said: Path, stopped_at: in
                 os.kill(os.getpid(), signal.SIGTERM)
             as_ever(self, trainer, module, *arguments)
 
-        Stopping.on_train_batch_end = signalled  # type: ignore[method-assign]
+        Stopping.on_train_batch_end = signalled  # type: ignore[method-assign, assignment]
     with plainly():
         train(config, [])
     print(f"agreements: {len(agreements)}", file=sys.stderr)
@@ -97,8 +97,13 @@ def test_a_census_that_fails_is_said_once_and_both_go_on(config: TrainConfig, tm
 
 
 def test_ranks_agree_about_once_a_second_and_stop_when_one_is_told_to(config: TrainConfig, tmp_path: Path) -> None:
-    often = {"milestones": [], "log_every": 10_000, "checkpoint_every": 100_000, "live": LiveConfig(spacing="off")}
-    codes, said = run(replace(config, name="stopped", steps=100_000, **often), tmp_path / "said", stopped_at=60)
+    rarely: dict[str, Any] = {
+        "milestones": [],
+        "log_every": 10_000,
+        "checkpoint_every": 100_000,
+        "live": LiveConfig(spacing="off"),
+    }
+    codes, said = run(replace(config, name="stopped", steps=100_000, **rarely), tmp_path / "said", stopped_at=60)
     step = open_checkpoint(str(last_checkpoint(Path(config.runs) / "stopped"))).step
     agreements = int(said.rsplit("agreements: ", 1)[1])
     assert codes == [0, 0] and step is not None and step >= 60 and said.count("stopped at step") == 1, said
