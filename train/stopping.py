@@ -98,7 +98,7 @@ class Stopping(L.Callback):
         pace = (now - self._agreed_at) / (step - self._agreed_after)
         requeue, stop, slowest = self.together.most(float(again), float(self._noted is not None or over), pace)
         self._agreed_at, self._agreed_after = now, step
-        self._next = step + (max(1, int(EVERY / slowest)) if self.together.world > 1 else 1)
+        self._next = step + (max(1, int(EVERY / max(slowest, 1e-6))) if self.together.world > 1 else 1)
         return bool(requeue), bool(stop)
 
     def _say(self, words: str) -> None:

@@ -95,13 +95,21 @@ def test_a_census_that_fails_is_said_once_and_both_go_on(config: TrainConfig, tm
 
 
 def test_ranks_agree_about_once_a_second_and_stop_when_one_is_told_to(config: TrainConfig, tmp_path: Path) -> None:
+<<<<<<< HEAD
     often: dict[str, Any] = {
+=======
+    rarely: dict[str, Any] = {
+>>>>>>> training
         "milestones": [],
         "log_every": 10_000,
         "checkpoint_every": 100_000,
         "live": LiveConfig(spacing="off"),
     }
+<<<<<<< HEAD
     codes, said = run(replace(config, name="stopped", steps=100_000, **often), tmp_path / "said", stopped_at=60)
+=======
+    codes, said = run(replace(config, name="stopped", steps=100_000, **rarely), tmp_path / "said", stopped_at=60)
+>>>>>>> training
     step = open_checkpoint(str(last_checkpoint(Path(config.runs) / "stopped"))).step
     agreements = int(said.rsplit("agreements: ", 1)[1])
     assert codes == [0, 0] and step is not None and step >= 60 and said.count("stopped at step") == 1, said
