@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import tiny
 from processes import SERVER, become_rank, free_port, start_workers_as_alone
@@ -15,6 +16,7 @@ from errors import plainly
 from models.opening import open_checkpoint
 from train.config import LiveConfig, TrainConfig
 from train.folder import last_checkpoint
+from train.module import Training
 from train.stopping import Stopping
 from train.together import Together
 from train.training import train
@@ -38,7 +40,7 @@ def rank(config: TrainConfig, number: int, port: int, said: Path, stopped_at: in
     if stopped_at is not None and number == 1:
         as_ever = Stopping.on_train_batch_end
 
-        def signalled(self: Any, trainer: Any, module: Any, *arguments: Any) -> None:
+        def signalled(self: Stopping, trainer: L.Trainer, module: Training, *arguments: Any) -> None:
             if trainer.global_step == stopped_at:
                 os.kill(os.getpid(), signal.SIGTERM)
             as_ever(self, trainer, module, *arguments)
@@ -95,21 +97,13 @@ def test_a_census_that_fails_is_said_once_and_both_go_on(config: TrainConfig, tm
 
 
 def test_ranks_agree_about_once_a_second_and_stop_when_one_is_told_to(config: TrainConfig, tmp_path: Path) -> None:
-<<<<<<< HEAD
-    often: dict[str, Any] = {
-=======
     rarely: dict[str, Any] = {
->>>>>>> training
         "milestones": [],
         "log_every": 10_000,
         "checkpoint_every": 100_000,
         "live": LiveConfig(spacing="off"),
     }
-<<<<<<< HEAD
-    codes, said = run(replace(config, name="stopped", steps=100_000, **often), tmp_path / "said", stopped_at=60)
-=======
     codes, said = run(replace(config, name="stopped", steps=100_000, **rarely), tmp_path / "said", stopped_at=60)
->>>>>>> training
     step = open_checkpoint(str(last_checkpoint(Path(config.runs) / "stopped"))).step
     agreements = int(said.rsplit("agreements: ", 1)[1])
     assert codes == [0, 0] and step is not None and step >= 60 and said.count("stopped at step") == 1, said
