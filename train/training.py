@@ -61,7 +61,7 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0) -> Path:
     together = Together(trainer)
     start = together.told(lambda: finished_steps(run, begun_with))
     if start >= config.steps:
-        console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False)
+        console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False, soft_wrap=True)
         return run
     together.told(lambda: begin(run, config, overrides, store, start))
 

@@ -12,6 +12,7 @@ import pytest
 import tiny
 from processes import SERVER, become_rank, free_port, start_workers_as_alone
 
+from corpora.prepare import token_store
 from errors import plainly
 from models.opening import open_checkpoint
 from train.config import LiveConfig, TrainConfig
@@ -69,6 +70,7 @@ def run(config: TrainConfig, said: Path, stopped_at: int | None = None) -> tuple
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     place = tmp_path_factory.mktemp("ranks")
     corpus = tiny.text_corpus(place / "text")
+    token_store(corpus)  # several ranks prepare none
     settings: dict[str, Any] = {"steps": 2, "milestones": [2], "live": LiveConfig(spacing="milestones", tokens=160)}
     return tiny.training(corpus, place / "runs", **settings)
 
@@ -84,7 +86,7 @@ def test_one_rank_speaks_and_another_sample_ends_both(config: TrainConfig, tmp_p
 
 def test_a_folder_that_the_first_rank_cannot_write_ends_both(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    codes, said = run(replace(config, runs=str(tmp_path / "file")), tmp_path / "said")
+    codes, said = run(replace(config, name="file", runs=str(tmp_path)), tmp_path / "said")
     assert codes == [1, 1] and said.count("error: ") == 1 and "cannot be written to disk" in said, said
 
 
