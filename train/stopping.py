@@ -18,6 +18,7 @@ from train.together import Together
 WARNING = signal.SIGUSR1  # SLURM sends it before the end with `#SBATCH --signal=USR1@300`
 EVERY = 1.0  # seconds between two agreements of the ranks, about: a message at every step would be felt where there are many
 MARGIN = 3  # times the longest step so far, its validation and writing included, are left before the time limit
+OVER = signal.NSIG  # the time limit is near: no signal has this number
 
 
 class Stopping(L.Callback):
@@ -59,7 +60,7 @@ class Stopping(L.Callback):
         self.keeping.resumable(trainer, module)
         trainer.should_stop = True
         if trainer.is_global_zero:
-            why = "the time limit" if self._noted is None else signal.Signals(self._noted).name
+            why = signal.Signals(stop).name if stop in set(signal.Signals) else "the time limit"
             said = f"stopped at step {trainer.global_step:,} ({why}); the same command goes on from there"
             self._say(said)
             if requeue and SLURMEnvironment.detect():
@@ -87,8 +88,10 @@ class Stopping(L.Callback):
             raise KeyboardInterrupt
         self._noted = signal.Signals(number)
 
-    def _agreed(self, step: int, now: float, limit: float | None) -> tuple[bool, bool]:
-        """Whether to ask for the job again, and whether to stop: each if any rank wants it; and when to agree again.
+    def _agreed(self, step: int, now: float, limit: float | None) -> tuple[bool, int]:
+        """Whether to ask for the job again, and why to stop, each if any rank wants it; and when to agree again.
+
+        Why is the number of a signal, or `OVER`; 0: nobody wants to.
 
         The slowest rank's time from step to step since the last agreement says how many make about a second.
         """
@@ -96,10 +99,10 @@ class Stopping(L.Callback):
         over = limit is not None and now - self._begun + MARGIN * self._longest + until_next > 3600 * limit
         again = self._noted == WARNING or (over and self._noted is None)
         pace = (now - self._agreed_at) / (step - self._agreed_after)
-        requeue, stop, slowest = self.together.most(float(again), float(self._noted is not None or over), pace)
+        requeue, stop, slowest = self.together.most(float(again), float(self._noted or (OVER if over else 0)), pace)
         self._agreed_at, self._agreed_after = now, step
         self._next = step + (max(1, int(EVERY / max(slowest, 1e-6))) if self.together.world > 1 else 1)
-        return bool(requeue), bool(stop)
+        return bool(requeue), round(stop)
 
     def _say(self, words: str) -> None:
         self.console.print(words, markup=False, highlight=False, soft_wrap=True)
