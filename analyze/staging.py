@@ -19,8 +19,8 @@ class Staging:
     """Two buffers on the device, two pinned ones, a stream and a thread: micro-batch after micro-batch goes through them in order.
 
     The stream that computes fills a buffer on the device when its last bits have left it; a stream beside copies it into a pinned
-    one, which the thread has emptied; the thread waits until the copy is done and hands the rows on. With a `matrix`, the bits of a
-    layer stay on the device: they are written there and leave from there.
+    one, which the thread has emptied; the thread waits until the copy is done and hands the rows on. Bits that
+    stay on the device need no buffer there: they leave from the rows of their matrix.
     """
 
     def __init__(self, device: Device, rows: int, width: int) -> None:
