@@ -181,11 +181,12 @@ def test_a_time_limit_is_met_though_ranks_agree_once_a_second(step_takes: float,
     stopping = Stopping.__new__(Stopping)
     stopping.together, stopping._noted, stopping._begun, stopping._longest = OfMany(), None, 0.0, step_takes
     stopping._agreed_at, stopping._agreed_after, stopping._next = 0.0, 0, 1
-    limit, step, agreements, stop = 60.0, 0, 0, False
+    limit, step, agreements = 60.0, 0, 0
+    stop = False
     while not stop:
         step += 1
         if step >= stopping._next:
             agreements += 1
-            _, stop = stopping._agreed(step, step * step_takes, limit / 3600)
+            stop = bool(stopping._agreed(step, step * step_takes, limit / 3600)[1])
     assert limit - (MARGIN + 1) * max(step_takes, EVERY) - EVERY <= step * step_takes <= limit - (MARGIN - 1) * step_takes
     assert agreements <= most * step + 2
