@@ -71,13 +71,13 @@ def test_an_older_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_p
     folder = tmp_path / "milestone"
     folder.mkdir()
     (folder / "config.json").write_text("old")
-    taken, rename = [], Path.rename
+    taken: list[Path] = []
+    rename = Path.rename
 
     def refused(path: Path, target: Path) -> Path:
-        if path.name.endswith("partial") and not taken:
-            taken.append(path) if "older" not in path.name and target == folder else None
-            if taken:
-                raise OSError(28, "No space left on device")
+        if target == folder and not taken:
+            taken.append(path)
+            raise OSError(28, "No space left on device")
         return rename(path, target)
 
     with pytest.MonkeyPatch.context() as patch:
