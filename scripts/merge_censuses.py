@@ -11,6 +11,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 from analyze.analysis import draw
 from analyze.census_tables import census_tables, write_tables
+from analyze.claim import occupied, owned
 from analyze.config import Thresholds
 from analyze.counts import Index, LayerCounts
 from analyze.merging import merged_counts, merged_index
@@ -34,7 +35,7 @@ def merge(a: Path, b: Path, out: Path) -> None:
     layers = [sorted(file.name for file in (folder / "layers").glob("*.safetensors")) for folder in (a, b)]
     if layers[0] != layers[1]:
         raise UserError(f"{a} and {b} hold different layers; take both censuses of the same ones.")
-    if out.exists() and any(out.iterdir()):
+    if occupied(out):
         raise UserError(f"{out} is not empty; choose another folder.")
     ia, ib = (Index.load(folder / "index.safetensors") for folder in (a, b))
     bos_id, keep = metas[0]["corpus"]["bos_id"], metas[0]["identity"]["keep_ngrams"]
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("b", type=Path, help="census folder of the second shard")
     parser.add_argument("out", type=Path, help="new census folder")
     arguments = parser.parse_args()
-    with plainly():
+    with plainly(), owned(arguments.out):
         merge(arguments.a, arguments.b, arguments.out)
 
 

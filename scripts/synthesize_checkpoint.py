@@ -25,7 +25,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from torch import Tensor
 
 from errors import UserError, plainly
-from files import whole_folder
+from files import remove_unfinished, whole_folder
+from locks import only_writer
 from models.config import OPTConfig
 from models.huggingface import huggingface
 from models.opt import OPT, PAD
@@ -235,7 +236,8 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--shard-gb", type=float, default=10.0, help="largest file of a sharded layout")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(None if words is None else list(words))
-    with plainly():
+    with plainly(), only_writer(arguments.out, "OUT"):
+        remove_unfinished(arguments.out, deep=False)
         synthesize(opt(arguments.size, arguments.layers), arguments.out, arguments, Console(stderr=True))
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parents[1])
 
 from errors import UserError, plainly
+from files import remove_unfinished
+from locks import only_writer
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from models.opt import OPT, initialise
@@ -45,7 +47,8 @@ def main() -> None:
         help="of initial weights; else what a checkpoint of this project began with, and 0.006 for any other OPT",
     )
     arguments = parser.parse_args()
-    with plainly():
+    with plainly(), only_writer(arguments.out, "OUT"):
+        remove_unfinished(arguments.out, deep=False)
         untrained(arguments.like, arguments.out, arguments.seed, arguments.std)
 
 

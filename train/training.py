@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -19,7 +20,7 @@ from models.opt import OPT, PAD, initialise
 from tracking import Mirror, WandbConfig
 from train.compiling import compile_anew
 from train.config import TrainConfig
-from train.folder import begin, finished_steps, identity, last_checkpoint
+from train.folder import begin, finished_steps, identity, last_checkpoint, owned
 from train.keeping import Keeping
 from train.launching import bfloat16, compiles, launched
 from train.live_census import LiveCensus
@@ -49,6 +50,11 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0) -> Path:
         UserError: settings that do not fit together, a corpus that is not there, a run begun with other settings, or one that
             went wrong.
     """
+    with ExitStack() as held:
+        return _trained(config, overrides, job, held)
+
+
+def _trained(config: TrainConfig, overrides: list[str], job: int, held: ExitStack) -> Path:
     begun, run = monotonic(), Path(config.runs) / config.name
     device = resolved(config.device, job)
     use_threads(config.threads)
@@ -59,6 +65,7 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0) -> Path:
     config = with_vocabulary(config, store)
     begun_with = identity(config, store, str(trainer.precision))
     together = Together(trainer)
+    together.told(lambda: held.enter_context(owned(run)))
     start = together.told(lambda: finished_steps(run, begun_with))
     if start >= config.steps:
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False, soft_wrap=True)
