@@ -30,6 +30,7 @@ from models.config import OPTConfig
 from models.huggingface import huggingface
 from models.opt import OPT, PAD
 from models.pickled import plain_values
+from models.unallocated import unallocated
 from models.weights import DTYPES, Stored, safetensors_index
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -53,7 +54,7 @@ def opt(size: str, layers: int | None = None) -> OPTConfig:
 
 def shapes_of(config: OPTConfig) -> Shapes:
     """Every tensor of the model, in its order."""
-    with torch.device("meta"):
+    with unallocated():
         return {name: tuple(tensor.shape) for name, tensor in OPT(config).state_dict().items()}
 
 
