@@ -7,6 +7,7 @@ from threading import Thread
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from signals import left_to_the_parent
 from train.order import Steps
 
 
@@ -22,8 +23,7 @@ def _deaf(_worker: int) -> None:
 
     torch ends a worker by a SIGTERM of its own, which is heeded as ever.
     """
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    left_to_the_parent()
     if hasattr(signal, "sigwaitinfo"):  # Linux; macOS does not say who sent a signal, and every SIGTERM is heeded
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         Thread(target=_heed_the_parent, args=(os.getppid(),), daemon=True).start()
