@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from signals import Stopped, heeded, received
 
 GOES_ON = "what is finished is kept, and the same command goes on from there"
+BEGINS_AGAIN = "the same command begins again"
 MISTAKE, WRONG_USAGE = 1, 2  # the latter is argparse's, also inside hydra
 
 

@@ -17,7 +17,7 @@ import wandb_workspaces.workspaces as workspaces
 
 from analyze.palette import TYPES
 from analyze.writing import write_whole
-from errors import plainly
+from errors import BEGINS_AGAIN, plainly
 from tracking import WandbConfig
 
 CENSUSES = ("live", "census")  # taken while training; taken of milestones
@@ -90,9 +90,9 @@ def main() -> None:
     parser.add_argument("--project", default=WandbConfig.project, help="as wandb.project of the runs")
     parser.add_argument("--out", type=Path, default=Path("runs/wandb_dashboard.json"), help="for the specification")
     arguments = parser.parse_args()
-    with plainly():
-        print(save(arguments.entity, arguments.project, arguments.out))
+    print(save(arguments.entity, arguments.project, arguments.out))
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()
