@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -21,6 +23,10 @@ MARGIN = 3  # times the longest step so far, its validation and writing included
 OVER = signal.NSIG  # the time limit is near: no signal has this number
 
 
+class GaveWay(BaseException):
+    """What is done beside training is left undone, for a signal has come."""
+
+
 class Stopping(L.Callback):
     """Stops after a step for which any rank was sent SIGTERM, Ctrl-C or a warning, or when `time_limit` is near.
 
@@ -34,7 +40,8 @@ class Stopping(L.Callback):
 
     def __init__(self, keeping: Keeping, together: Together, console: Console, begun: float) -> None:
         self.keeping, self.together, self.console = keeping, together, console
-        self.stopped = False  # before the last step
+        self.stopped = False  # before the last step, or before what is due at it
+        self._gives_way = False  # what is done right now
         self._begun = begun  # when `time_limit` starts to count, by the monotonic clock
         self._step_begun = time.monotonic()
         self._longest = 0.0
@@ -88,6 +95,27 @@ class Stopping(L.Callback):
         if self._noted is not None and number in ENDING and not watched():
             raise Stopped(f"a second {signal.Signals(number).name}")
         self._noted = self._noted or signal.Signals(number)
+        if self._gives_way:
+            self._gives_way = False
+            raise GaveWay
+
+    @contextmanager
+    def giving_way(self) -> Iterator[None]:
+        """Do here what can be done at the next start as well, unless this rank is to stop.
+
+        Raises:
+            GaveWay: it is.
+        """
+        try:
+            self._gives_way = self._noted is None
+            if not self._gives_way:
+                raise GaveWay
+            yield
+        except GaveWay:
+            self.stopped = True
+            raise
+        finally:
+            self._gives_way = False
 
     def _agreed(self, step: int, now: float, limit: float | None) -> tuple[bool, int]:
         """Whether to ask for the job again, and why to stop, each if any rank wants it; and when to agree again.

@@ -22,6 +22,7 @@ from train.folder import begin, finished_steps, identity, last_checkpoint
 from train.keeping import Keeping
 from train.launching import bfloat16, compiles, launched
 from train.live_census import LiveCensus
+from train.live_folder import lacks_census
 from train.memory import enough_memory
 from train.metrics import Metrics
 from train.module import Training
@@ -61,7 +62,7 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float 
     begun_with = identity(config, store, str(trainer.precision))
     together = Together(trainer)
     start = together.told(lambda: finished_steps(run, begun_with))
-    if start >= config.steps:
+    if start >= config.steps and not together.told(lambda: start in config.census_steps and lacks_census(run, start)):
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False, soft_wrap=True)
         return run
     together.told(lambda: begin(run, config, overrides, store, start))
@@ -75,10 +76,10 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float 
     mirror = Mirror(mirrored, run, config.name, group=config.name, settings=begun_with, console=console)
     watch = Watch(run, steps)
     plan, clock = Plan(steps, run, console), throughput(config, trainer, device)
-    live = LiveCensus(run, plan, mirror, together, console, clock.paused)
     keeping = Keeping(run, Metrics(run, mirror), windows, watch, clock, together, console)
     stopping = Stopping(keeping, together, console, began)
-    trainer.callbacks += [plan, watch, live, keeping, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
+    live = LiveCensus(run, plan, mirror, together, console, clock.paused, stopping.giving_way)
+    trainer.callbacks += [plan, watch, keeping, live, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
     batches = loader(steps, config.batch.workers, pin_memory=device.kind == "cuda")
     try:
         with enough_memory(config, run, device, trainer.world_size):
