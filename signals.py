@@ -47,15 +47,14 @@ _heeding = _Heeding()
 
 
 def heed(*also: signal.Signals) -> None:
-    """From here on SIGTERM and Ctrl-C, and signals `also` named, raise `Stopped` in the main thread; what is ignored stays so.
+    """From here on SIGTERM and Ctrl-C, and signals `also` named, raise `Stopped` in the main thread.
 
     Python runs handlers between its own instructions only; a second SIGTERM or Ctrl-C is therefore read by a thread.
     """
     if _heeding.pipe is not None or current_thread() is not main_thread():
         return
     for number in (*ENDING, *also):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup, or behind a shell's &
-            _heeding.before[number] = signal.signal(number, _stop)
+        _heeding.before[number] = signal.signal(number, _stop)  # also where a shell's & has Ctrl-C ignored: kill -INT is meant
     _heeding.first = None
     reading, writing = _heeding.pipe = os.pipe()
     os.set_blocking(writing, False)

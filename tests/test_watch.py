@@ -190,16 +190,6 @@ def test_a_second_one_ends_it_at_once_where_no_program_watches(
     assert re.search(r"stopped at once \(a second SIGINT\)\. The last good .*last\.ckpt of step 2", capsys.readouterr().err)
 
 
-def test_what_is_ignored_stays_so(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Ctrl-C in a job behind a shell's &."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        send_at(4, signal.SIGINT, monkeypatch)
-        assert kept(train(tiny.training(corpus, tmp_path, milestones=[]), [])) == 6
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def test_the_first_signal_is_the_one_that_is_heeded(
     corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

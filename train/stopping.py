@@ -52,8 +52,7 @@ class Stopping(L.Callback):
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Take the signals over from Lightning, which gives them back when it is done."""
         for number in (*ENDING, *WARNINGS):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._note)
+            signal.signal(number, self._note)
         if trainer.world_size > 1:
             # Lightning waits for the device before every step to ask whether a rank was sent SIGTERM; here that is known.
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
