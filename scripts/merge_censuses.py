@@ -91,9 +91,9 @@ def main() -> None:
     parser.add_argument("b", type=Path, help="census folder of the second shard")
     parser.add_argument("out", type=Path, help="new census folder")
     arguments = parser.parse_args()
-    with plainly():
-        merge(arguments.a, arguments.b, arguments.out)
+    merge(arguments.a, arguments.b, arguments.out)
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after="remove the folder that it began, and the same command begins again"):
+        main()

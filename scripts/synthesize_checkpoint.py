@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from torch import Tensor
 
-from errors import UserError, plainly
+from errors import BEGINS_AGAIN, UserError, plainly
 from files import whole_folder
 from models.config import OPTConfig
 from models.huggingface import huggingface
@@ -235,8 +235,8 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--one-layer", action="store_true", help="one layer on disk stands for all of them")
     parser.add_argument("--shard-gb", type=float, default=10.0, help="largest file of a sharded layout")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args(None if words is None else list(words))
-    with plainly():
+    with plainly(after=BEGINS_AGAIN):
+        arguments = parser.parse_args(None if words is None else list(words))
         synthesize(opt(arguments.size, arguments.layers), arguments.out, arguments, Console(stderr=True))
 
 

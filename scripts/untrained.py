@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from errors import UserError, plainly
+from errors import BEGINS_AGAIN, UserError, plainly
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from models.opt import OPT, initialise
@@ -45,9 +45,9 @@ def main() -> None:
         help="of initial weights; else what a checkpoint of this project began with, and 0.006 for any other OPT",
     )
     arguments = parser.parse_args()
-    with plainly():
-        untrained(arguments.like, arguments.out, arguments.seed, arguments.std)
+    untrained(arguments.like, arguments.out, arguments.seed, arguments.std)
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()
