@@ -1,4 +1,4 @@
-# make setup | demo | test | bench | gpu: each sets up what it needs; CONTRIBUTING.md says how we work
+# make setup | demo | test | test-long | bench | gpu: each sets up what it needs; CONTRIBUTING.md says how we work
 SHELL := /bin/bash
 PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
@@ -6,7 +6,7 @@ RUN := .venv/bin/python
 DEMO_OUT := runs/demo
 PART := all
 
-.PHONY: setup demo test bench gpu format clean
+.PHONY: setup demo test test-long bench gpu format clean
 
 setup: .venv/ready
 
@@ -25,6 +25,9 @@ test: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest -n 2
+
+test-long: setup
+	$(RUN) -m pytest -n 2 -m long
 
 bench: setup
 	$(RUN) scripts/benchmark.py $(BENCH_ARGS)

@@ -16,11 +16,11 @@ from analyze.mirroring import mirror_alone, mirror_figures
 from analyze.ranks import Ranks, joined, one_voice
 from analyze.report import census_page, run_page
 from analyze.task import CensusTask
-from analyze.writing import write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model, check_tokenizer
 from corpora.tokenizer import id_count, open_tokenizer
 from device import resolved, use_threads
 from errors import UserError
+from files import write_whole
 from models.checkpoint import Checkpoint
 from models.opening import open_checkpoint
 from tracking import decided

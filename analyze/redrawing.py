@@ -21,8 +21,8 @@ from analyze.counts import Index
 from analyze.folder import Census, open_census
 from analyze.formats import read_meta
 from analyze.suppression import TOO_LOOSE, answerable
-from analyze.writing import write_whole
 from errors import UserError
+from files import write_whole
 
 
 def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: Console) -> None:

@@ -24,6 +24,7 @@ from corpora.store import SPLITS, TokenStore
 from corpora.tokenizer import open_tokenizer, tokenizer_hash
 from corpora.writing import DISK_FULL, SHARD_TOKENS
 from errors import UserError
+from files import flush
 
 
 def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens: int = SHARD_TOKENS) -> TokenStore:
@@ -152,6 +153,7 @@ def _whole(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.rename(folder)
+        flush(folder.parent)
     except OSError as mistake:
         if mistake.errno in NOT_OURS:
             raise UserError(

@@ -24,9 +24,9 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 import torch
 
-from analyze.writing import write_whole
 from device import CPU, Device, resolved
 from errors import UserError, plainly
+from files import write_whole
 from scripts.gpu_page import DONE, Outcome, contents, page, summary, title
 from scripts.gpu_parts import NAMES, Step, for_gpu, rehearsed
 

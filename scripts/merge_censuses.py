@@ -16,9 +16,9 @@ from analyze.counts import Index, LayerCounts
 from analyze.merging import merged_counts, merged_index
 from analyze.meta import dead_bound
 from analyze.positions import bias
-from analyze.writing import write_whole
 from corpora.sequences import Sequences
 from errors import UserError, plainly
+from files import write_whole
 
 
 def merge(a: Path, b: Path, out: Path) -> None:

@@ -13,7 +13,6 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from torch import Tensor
 
 from errors import UserError, plainly
+from files import whole_folder
 from models.config import OPTConfig
 from models.huggingface import huggingface
 from models.opt import OPT, PAD
@@ -149,23 +149,6 @@ def fill(places: dict[str, Stored], config: OPTConfig, seed: int) -> Iterator[in
             os.fsync(stream.fileno())
 
 
-@contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """A folder that gets its name when everything is in it; a full disk leaves nothing."""
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.rename(folder)
-    except OSError as full:
-        raise UserError(
-            f"{folder} could not be written ({getattr(full, 'strerror', None) or full}); nothing is left of it."
-        ) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
 def synthesize(config: OPTConfig, out: Path, arguments: argparse.Namespace, console: Console) -> None:
     """Write the checkpoint.
 
@@ -185,21 +168,38 @@ def synthesize(config: OPTConfig, out: Path, arguments: argparse.Namespace, cons
     names = _names("model" if kind == "safetensors" else "pytorch_model", kind, len(files) if sharded else 0)
     needed = nbytes(shapes, dtype, one_layer)
     _say_and_check_room(config, out, needed, len(files), arguments, console)
-    prefix = "" if arguments.no_prefix else "model."
-    with whole(out) as folder:
-        weight_map: dict[str, str] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-            writing = bar.add_task(out.name, total=needed)
-            for name, part in zip(names, files, strict=True):
-                weight_map |= {prefix + tensor: name for tensor in part}
-                places = reserve(folder / name, {prefix + tensor: shape for tensor, shape in part.items()}, dtype, one_layer)
-                for written in fill(places, config, arguments.seed):
-                    bar.advance(writing, written)
-        if sharded:
-            index = {"metadata": {"total_size": nbytes(shapes, dtype, False)}, "weight_map": weight_map}
-            (folder / f"{names[0].split('-')[0]}.{kind}.index.json").write_text(json.dumps(index, indent=2) + "\n")
-        (folder / "config.json").write_text(json.dumps(huggingface(config) | {"torch_dtype": arguments.dtype}, indent=2) + "\n")
+    try:
+        with whole_folder(out) as folder:
+            _write(folder, files, names, shapes, config, arguments, console)
+    except OSError as full:
+        raise UserError(f"{out} could not be written ({full.strerror or full}); nothing is left of it.") from None
+
+
+def _write(
+    folder: Path,
+    files: list[Shapes],
+    names: list[str],
+    shapes: Shapes,
+    config: OPTConfig,
+    arguments: argparse.Namespace,
+    console: Console,
+) -> None:
+    dtype, one_layer, prefix = getattr(torch, arguments.dtype), arguments.one_layer, "" if arguments.no_prefix else "model."
+    weight_map: dict[str, str] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        writing = bar.add_task(arguments.out.name, total=nbytes(shapes, dtype, one_layer))
+        for name, part in zip(names, files, strict=True):
+            weight_map |= {prefix + tensor: name for tensor in part}
+            places = reserve(folder / name, {prefix + tensor: shape for tensor, shape in part.items()}, dtype, one_layer)
+            for written in fill(places, config, arguments.seed):
+                bar.advance(writing, written)
+    if arguments.layout.endswith("sharded"):
+        index = {"metadata": {"total_size": nbytes(shapes, dtype, False)}, "weight_map": weight_map}
+        (folder / f"{names[0].split('-')[0]}.{arguments.layout.partition('-')[0]}.index.json").write_text(
+            json.dumps(index, indent=2) + "\n"
+        )
+    (folder / "config.json").write_text(json.dumps(huggingface(config) | {"torch_dtype": arguments.dtype}, indent=2) + "\n")
 
 
 def _names(stem: str, kind: str, count: int) -> list[str]:

@@ -17,8 +17,8 @@ import wandb_workspaces.reports.v2.interface as panels
 import wandb_workspaces.workspaces as workspaces
 
 from analyze.palette import TYPES
-from analyze.writing import write_whole
 from errors import plainly
+from files import write_whole
 from tracking import PROJECT, mode_of_environment
 
 CENSUSES = ("live", "census")  # taken while training; taken of milestones

@@ -23,8 +23,8 @@ from analyze.folder import open_census
 from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
-from analyze.writing import write_whole
 from errors import why
+from files import write_whole
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig

@@ -41,6 +41,7 @@ def trained(place: Path, name: str, steps: int, compiled: bool = True) -> Path:
     return place / name
 
 
+@pytest.mark.long
 def test_a_compiled_run_resumes_bit_for_bit(place: Path) -> None:
     """With dropout, whose masks the compiler draws in its own way."""
     whole = torch.load(last_checkpoint(trained(place, "whole", steps=4)), weights_only=True)

@@ -39,6 +39,7 @@ def path_of_its_own() -> Iterator[None]:
     sys.path[:] = before
 
 
+@pytest.mark.long
 def test_the_rehearsal_ends_with_every_row(tmp_path: Path) -> None:
     assert program("scripts/gpu.py", "--rehearse", "--out", str(tmp_path), cwd=tmp_path) == 0
     page = (tmp_path / PAGE).read_text()
