@@ -6,7 +6,6 @@ wandb's server and the hub. The long test lets the kernel tell of every process 
 
 import atexit
 import os
-import re
 import runpy
 import shutil
 import socket
@@ -18,19 +17,26 @@ from pathlib import Path
 
 import pytest
 import tiny
+from matplotlib.figure import Figure
 from processes import HERE, SERVER, start_workers_as_alone
+from rich.console import Console
+from synthetic_census import write_census
+
+from analyze.figures import write_figure
+from analyze.mirroring import mirror_alone
+from network import UNASKED
+from tracking import WandbConfig, decided
 
 CORPUS = ["corpus=files", "corpus.path=text", "corpus.vocab_size=300", "corpus.validation_share=0.2", "corpus.store=store"]
-SHAPE = ["model.layers=1", "model.width=16", "model.heads=2", "model.neurons=24", "model.context=16"]
+SHAPE = ["model.layers=1", "model.width=16", "model.heads=2", "model.neurons=24", "model.context=16", "device=cpu", "threads=1"]
 STEPS = ["name=r", "steps=2", "milestones=[2]", "batch.tokens=64", "live.spacing=milestones", "live.tokens=400"]
-JOBS = {
-    "train/run.py": [*CORPUS, *SHAPE, *STEPS, "device=cpu", "threads=1"],
+TRAINING = [*CORPUS, *SHAPE, *STEPS]
+PROGRAMS = {
+    "train/run.py": TRAINING,
     "analyze/run.py": [*CORPUS, "ckpt=runs/r", "tokens=400", "device=cpu", "threads=1"],
     "analyze/draw.py": ["out=runs/r/live/step_000000002"],
     "analyze/compare.py": ["runs=[runs/r]", "out=both"],
 }
-EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.sendmsg")
-OURS = ("WANDB_", "HF_")  # variables that the surroundings of a test may have set
 
 
 class Listener:
@@ -41,11 +47,13 @@ class Listener:
         self.server = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def everywhere(self) -> dict[str, str]:
-        """An environment in which every request comes here, of somebody who has logged in."""
+    def environment(self) -> dict[str, str]:
+        """As a user's who has logged in, but every request comes here."""
         here = f"http://127.0.0.1:{self.server.getsockname()[1]}"
         proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), here)
-        return proxies | {"no_proxy": "", "NO_PROXY": "", "WANDB_BASE_URL": here, "WANDB_API_KEY": "0" * 40, "HF_ENDPOINT": here}
+        servers = {"WANDB_BASE_URL": here, "WANDB_API_KEY": "0" * 40, "HF_ENDPOINT": here}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HF_"))}
+        return kept | proxies | {"no_proxy": "", "NO_PROXY": "", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | servers
 
     def _listen(self) -> None:
         while True:
@@ -69,56 +77,110 @@ def listener() -> Iterator[Listener]:
     made.server.close()
 
 
-def environment(listener: Listener, **variables: str) -> dict[str, str]:
-    """As a user's, but that whatever is sent comes to the listener."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    return inherited | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | listener.everywhere() | variables
+def spy(seen: Path) -> None:
+    """Write every call of this process to another host, and its children's in Python, into a file from now on."""
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+            name = None if isinstance(arguments[1], str | bytes | None) else arguments[1]  # a name: a socket of this machine
+        elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+            name = arguments[0]
+        else:
+            return
+        if name:
+            with seen.open("a") as stream:
+                stream.write(f"{event} {name}\n")
+
+    sys.addaudithook(hook)
 
 
-def job(name: str, folder: Path, environ: dict[str, str], seen: Path) -> None:
-    """One of our programs in this process, whose every call to another host, and import of wandb, becomes a line of the file `seen`."""
+def jobs(folder: Path, environment: dict[str, str], seen: Path) -> None:
+    """Train with a live census, and log a census that was taken afterwards, in this process."""
+    assert "wandb" not in sys.modules  # it is only imported where it is used
     os.chdir(folder)
+    inherited = {name: os.environ[name] for name in UNASKED if name in os.environ}  # set where network.py was imported
     os.environ.clear()
-    os.environ.update(environ)
+    os.environ.update(environment | inherited)
     start_workers_as_alone()
-
-    def spy(event: str, arguments: tuple[object, ...]) -> None:
-        address = arguments[1 if event.startswith("socket.se") or event == "socket.connect" else 0] if arguments else None
-        if (event in EVENTS and not isinstance(address, str | bytes | None)) or event in EVENTS[1:3]:
-            note(f"{event} {address}")
-        if event == "import" and arguments[0] == "wandb":
-            note("import wandb")
-
-    def note(line: str) -> None:
-        with seen.open("a") as stream:
-            stream.write(f"{line}\n")
-
-    sys.addaudithook(spy)
-    sys.argv = [str(HERE / name), *JOBS[name]]
-    sys.path.insert(0, str((HERE / name).parent))
+    spy(seen)
+    sys.argv = [str(HERE / "train/run.py"), *TRAINING]
+    sys.path.insert(0, str(HERE / "train"))
     runpy.run_path(sys.argv[0], run_name="__main__")
+    write_figure(Figure(figsize=(1, 1)), "", folder, "figure")
+    census = write_census(folder / "census", layers=1, neurons=24, places=32)
+    console = Console(stderr=True)
+    mirror_alone(census, decided(WandbConfig(), console), [folder / "figure.png"], console)
     atexit._run_exitfuncs()  # a process that was forked leaves them out
 
 
-def all_jobs(folder: Path, environ: dict[str, str]) -> list[str]:
-    """Run them one after the other; what was seen."""
-    tiny.text_corpus(folder / "text", documents=20)
-    seen = folder / "seen.txt"
-    for name in JOBS:
-        process = SERVER.Process(target=job, args=(name, folder, environ, seen))
-        process.start()
-        process.join()
-        assert process.exitcode == 0, name
-    assert (folder / "both" / "report.html").exists() and (folder / "runs" / "r" / "live" / "step_000000002" / "report.html").exists()
-    return seen.read_text().splitlines() if seen.exists() else []
+def test_training_and_its_censuses_send_nothing(listener: Listener, tmp_path: Path) -> None:
+    tiny.text_corpus(tmp_path / "text", documents=20)
+    process = SERVER.Process(target=jobs, args=(tmp_path, listener.environment(), tmp_path / "seen"))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert [len(list((tmp_path / of / "wandb").glob("offline-run-*"))) for of in ("runs/r", "census")] == [1, 1]
+    assert listener.heard == [] and not (tmp_path / "seen").exists()
 
 
-def test_nothing_is_sent_with_the_default_settings(listener: Listener, tmp_path: Path) -> None:
-    seen = all_jobs(tmp_path, environment(listener))
-    assert set(seen) == {"import wandb"} and listener.heard == []
+@pytest.fixture
+def tracer(tmp_path: Path) -> list[str]:
+    """A command before another that writes what it and its children send into the file `calls`."""
+    command = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-qq",
+        "-A",
+        "-e",
+        "trace=connect,sendto,sendmsg,sendmmsg",
+        "-o",
+        str(tmp_path / "calls"),
+    ]
+    if not shutil.which("strace") or subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("strace is not here, or may not trace")
+    return command
+
+
+def imports_wandb(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a program that was run with -X importtime did."""
+    assert done.returncode == 0, done.stderr
+    return any(line.split("|")[-1].strip() == "wandb" for line in done.stderr.splitlines())
+
+
+@pytest.mark.long
+def test_no_process_of_any_program_sends_anything(listener: Listener, tracer: list[str], tmp_path: Path) -> None:
+    tiny.text_corpus(tmp_path / "text", documents=20)
+    imported = set()
+    for name, arguments in PROGRAMS.items():
+        command = [*tracer, sys.executable, "-X", "importtime", str(HERE / name), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=listener.environment(), capture_output=True, text=True)
+        imported |= {name} if imports_wandb(done) else set()
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert any("AF_UNIX" in call for call in calls), "strace sees what is sent"
+    assert [call for call in calls if "AF_INET" in call] == [] == listener.heard
+    assert imported == {"train/run.py", "analyze/run.py"} and (tmp_path / "both" / "report.html").exists()
     assert len(list((tmp_path / "runs" / "r" / "wandb").glob("offline-run-*"))) == 3
 
 
-def test_without_wandb_it_is_not_even_imported(listener: Listener, tmp_path: Path) -> None:
-    assert all_jobs(tmp_path, environment(listener, WANDB_MODE="disabled")) == [] == listener.heard
-    assert not (tmp_path / "runs" / "r" / "wandb").exists()
+@pytest.mark.long
+def test_a_program_whose_wandb_is_off_does_not_import_it(listener: Listener, tmp_path: Path) -> None:
+    tiny.text_corpus(tmp_path / "text", documents=20)
+    command = [sys.executable, "-X", "importtime", str(HERE / "train/run.py"), *TRAINING]
+    environment = listener.environment() | {"WANDB_DISABLED": "true"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert not imports_wandb(done) and "wandb.mode=disabled, by WANDB_DISABLED=true of the environment\n" in done.stderr
+    assert (tmp_path / "runs/r/live/step_000000002").exists() and not (tmp_path / "runs/r/wandb").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("program", ["train/run.py", "analyze/run.py", "scripts/prepare_corpus.py"])
+def test_libraries_that_send_of_themselves_are_told_before_they_are_imported(program: str, tmp_path: Path) -> None:
+    asked = f"""import runpy, sys; sys.path.insert(0, ""); runpy.run_path({str(HERE / program)!r})
+import datasets, os; from huggingface_hub import constants
+print(constants.HF_HUB_DISABLE_TELEMETRY, datasets.config.HF_UPDATE_DOWNLOAD_COUNTS, os.environ["WANDB_ERROR_REPORTING"])"""
+    environment = {name: value for name, value in os.environ.items() if name not in UNASKED}
+    done = subprocess.run(
+        [sys.executable, "-c", asked], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False", "false"]
