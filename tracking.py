@@ -121,6 +121,7 @@ class Mirror:
     def __init__(
         self, config: WandbConfig, folder: Path, name: str, group: str, settings: dict[str, Any], console: Console
     ) -> None:
+        assert config.mode != "auto", "decided() comes first"
         self.console, self.folder = console, folder
         self._run: Any = None
         self._line: int | None = None  # open while the program lives; the sender listens at the other end

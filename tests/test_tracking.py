@@ -242,6 +242,7 @@ def test_a_run_that_the_environment_turns_off_needs_no_wandb(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setitem(sys.modules, "wandb", None)  # any import of it fails
+    monkeypatch.setattr("analyze.analysis.draw", lambda out, _: (open_census(out), []))  # figures take their time
     live = LiveConfig("milestones", tokens=400)
     run = train(tiny.training(corpus, tmp_path, steps=1, milestones=[1], live=live, wandb=WandbConfig()), [])
     analyze(tiny.analysis(run / "milestones" / "step_000000001", corpus, tmp_path / "out", tokens=400, wandb=WandbConfig()))
