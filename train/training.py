@@ -15,7 +15,7 @@ from device import Device, resolved, use_threads
 from errors import UserError
 from models.opt import OPT, PAD, initialise
 from signals import Stopped
-from tracking import Mirror, WandbConfig
+from tracking import Mirror, WandbConfig, decided
 from train.compiling import compile_anew
 from train.config import TrainConfig
 from train.folder import begin, finished_steps, identity, last_checkpoint
@@ -56,6 +56,7 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float 
     use_threads(config.threads)
     trainer = launched(config, run, device)
     console = Console(stderr=True, quiet=not trainer.is_global_zero)
+    logged = decided(config.wandb, console)
     micro_steps = config.micro_steps(trainer.world_size)
     store = token_store(config.corpus) if trainer.world_size == 1 else finished_store(config.corpus)
     config = with_vocabulary(config, store)
@@ -72,7 +73,7 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float 
     if compiled := compiles(config, device):
         compile_anew()
     module = Training(config, initialise(OPT(config.model), config.seed).train(), begun_with, compiled)
-    mirrored = config.wandb if trainer.is_global_zero else WandbConfig(mode="disabled")
+    mirrored = logged if trainer.is_global_zero else WandbConfig(mode="disabled")
     mirror = Mirror(mirrored, run, config.name, group=config.name, settings=begun_with, console=console)
     watch = Watch(run, steps)
     plan, clock = Plan(steps, run, console), throughput(config, trainer, device)
