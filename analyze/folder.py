@@ -126,7 +126,7 @@ def open_census(folder: Path) -> Census:
     return Census(
         path=folder,
         meta=meta,
-        neurons=pl.read_parquet(folder / "neurons.parquet").sort("layer", "neuron"),
-        layers=pl.read_parquet(folder / "layers.parquet").sort("layer"),
+        neurons=pl.read_parquet(folder / "neurons.parquet", glob=False).sort("layer", "neuron"),
+        layers=pl.read_parquet(folder / "layers.parquet", glob=False).sort("layer"),
         tokenizer=Tokenizer.from_file(str(tokenizer)) if tokenizer else None,
     )
