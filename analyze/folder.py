@@ -116,8 +116,9 @@ class Census:
         return (text if text and "\ufffd" not in text else piece).translate(VISIBLE)
 
 
-def open_census(folder: Path) -> Census:
+def open_census(folder: str | Path) -> Census:
     """The census in a folder, its tables read and its counts left on disk until they are asked for."""
+    folder = Path(folder)
     for needed in ("meta.json", "neurons.parquet", "layers.parquet"):
         if not (folder / needed).is_file():
             raise UserError(f"{folder} is no finished census: {needed} is missing. Run analyze/run.py with out={folder} first.")

@@ -317,8 +317,13 @@ def test_tokens_read_as_text(census: Census, silent: Census) -> None:
 
 
 def test_a_folder_that_is_no_census_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"meta\.json is missing"):
-        open_census(tmp_path)
+    for folder in (tmp_path, str(tmp_path)):
+        with pytest.raises(UserError, match=r"meta\.json is missing"):
+            open_census(folder)
+
+
+def test_a_census_opens_by_the_name_of_its_folder(census: Census) -> None:
+    assert open_census(str(census.path)).neurons.equals(census.neurons) and open_census(str(census.path)).path == census.path
 
 
 def test_spread_keeps_the_ends() -> None:
