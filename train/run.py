@@ -13,11 +13,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HERE, os.environ.get("P
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from corpora.home import quoted_paths
 from errors import plainly
 from memory import keep_freed
+from settings import configuration, setting_names
 from train.config import TrainConfig
 from train.folder import run_name
 from train.training import train
@@ -27,8 +28,7 @@ from train.training import train
 def main(cfg: DictConfig) -> None:
     """Compose the configuration and train. In a sweep, hydra goes on with the others when one run fails, and says so at the end."""
     with plainly() if HydraConfig.get().mode is RunMode.RUN else nullcontext():
-        config = OmegaConf.to_object(cfg)
-        assert isinstance(config, TrainConfig)
+        config = configuration(cfg, TrainConfig)
         keep_freed()
         name = config.name or run_name(HydraConfig.get().job.override_dirname)
         job = HydraConfig.get().job.num if HydraConfig.get().mode is RunMode.MULTIRUN else 0
@@ -37,5 +37,5 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[1:] = quoted_paths(sys.argv[1:])
-    with plainly():
+    with plainly([*setting_names(TrainConfig), "size", "experiment"]):
         main()
