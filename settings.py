@@ -112,6 +112,21 @@ def check_name(setting: str, name: str) -> None:
         raise UserError(f"{setting}={name[:30]}... has {len(name)} letters; give it {LONGEST_NAME} bytes at most.")
 
 
+def check_new_folder(out: Path, or_empty: bool = False) -> None:
+    """`UserError` where a program cannot make a folder: something is there, if only an empty folder, or its name is none."""
+    _check_text("folder", str(out))
+    try:
+        if or_empty and out.is_dir() and not any(out.iterdir()):
+            return
+        there = out.exists() or out.is_symlink()
+    except OSError as trouble:
+        raise UserError(f"{out} cannot be looked into ({trouble.strerror}); choose another folder.") from None
+    if there:
+        raise UserError(f"{out} exists already{' and is not empty' if or_empty else ''}; choose another folder.")
+    if not next(above for above in out.absolute().parents if above.exists()).is_dir():
+        raise UserError(f"{out} would lie in a file; choose another folder.")
+
+
 def _check_number(name: str, value: float) -> None:
     if not math.isfinite(value):
         raise UserError(f"{name}={value} must be a finite number.")
