@@ -59,7 +59,7 @@ def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subproce
     with tempfile.TemporaryDirectory() as folder:
         said = [Path(folder) / stream for stream in ("stdout", "stderr")]
         environment = os.environ | QUIET | variables
-        process = SERVER.Process(target=_command, args=(name, arguments, cwd, environment, said))
+        process = SERVER.Process(target=become_program, args=(name, arguments, cwd, environment, said))
         process.start()
         process.join(SECONDS)
         if process.is_alive():
@@ -69,7 +69,8 @@ def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subproce
         return subprocess.CompletedProcess([name, *arguments], process.exitcode, *(file.read_text() for file in said))
 
 
-def _command(name: str, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], said: list[Path]) -> None:
+def become_program(name: str, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], said: list[Path]) -> None:
+    """Run one of our programs in this process, in an environment; `said` are files for what it says."""
     for stream, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.chdir(cwd)
