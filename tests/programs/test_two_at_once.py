@@ -35,8 +35,7 @@ STEPS = [
     "device=cpu",
     "threads=1",
     "live.tokens=160",
-    "live.spacing=off",
-    "live.steps=[10]",
+    "live.spacing=milestones",
 ]
 REFUSED = r"error: \S+ is being written by process {pid} on \S+ since [-\d]+ [:\d]+: wait until it has ended, or choose another {setting}\."
 
