@@ -17,7 +17,7 @@ import wandb_workspaces.reports.v2.interface as panels
 import wandb_workspaces.workspaces as workspaces
 
 from analyze.palette import TYPES
-from errors import plainly
+from errors import BEGINS_AGAIN, plainly
 from files import write_whole
 from tracking import PROJECT, mode_of_environment
 
@@ -99,9 +99,9 @@ def main() -> None:
     parser.add_argument("--project", default=project, help="as wandb.project of the runs")
     parser.add_argument("--out", type=Path, default=Path("runs/wandb_dashboard.json"), help="for the specification")
     arguments = parser.parse_args()
-    with plainly():
-        print(save(arguments.entity, arguments.project, arguments.out))
+    print(save(arguments.entity, arguments.project, arguments.out))
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()
