@@ -1,6 +1,7 @@
 """Configuration -> censuses, their reports, and the comparison of a run's milestones."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from analyze.mirroring import mirror_alone, mirror_figures
 from analyze.ranks import Ranks, joined, one_voice
 from analyze.report import census_page, run_page
 from analyze.task import CensusTask
-from analyze.writing import write_whole
 from corpora.sequences import Sequences, census_sequences, check_against_model, check_tokenizer
 from corpora.tokenizer import id_count, open_tokenizer
 from device import resolved, use_threads
 from errors import UserError
+from files import write_whole
 from models.checkpoint import Checkpoint
 from models.opening import open_checkpoint
+from tracking import decided
 
 
 def analyze(config: AnalyzeConfig) -> Path:
@@ -38,6 +40,7 @@ def analyze(config: AnalyzeConfig) -> Path:
 def _analyzed(config: AnalyzeConfig, console: Console) -> Path:
     resolved(config.device)  # a GPU that is not there is refused before anything is read
     use_threads(config.threads)
+    config = replace(config, wandb=decided(config.wandb, console))
     where = Path(config.ckpt)
     milestones = sorted((where / "milestones").glob("step_*")) if (where / "milestones").is_dir() else None
     if milestones is None:

@@ -5,11 +5,9 @@ from pathlib import Path
 
 from analyze.formats import FORMAT, format_of, read_meta
 from analyze.task import CensusTask
-from analyze.writing import write_whole
 from errors import UserError
+from files import UNFINISHED, write_whole
 from models.checkpoint import Checkpoint
-
-CLAIMING = ".meta.json.partial"  # what a program leaves that is killed while it makes a folder its own
 
 
 def check(task: CensusTask) -> None:
@@ -29,7 +27,7 @@ def check(task: CensusTask) -> None:
             )
         if differs := [f"{k} (there {theirs.get(k)}, here {v})" for k, v in task.identity.items() if theirs.get(k) != v]:
             raise UserError(f"out={task.out} holds a census with another {'; another '.join(differs)}. Choose another out=.")
-    elif task.out.exists() and any(file.name != CLAIMING for file in task.out.iterdir()):
+    elif task.out.exists() and any(not UNFINISHED.fullmatch(file.name) for file in task.out.iterdir()):
         raise UserError(f"out={task.out} is not empty and is no census. Choose another out=.")
 
 

@@ -13,7 +13,6 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,13 +24,15 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from torch import Tensor
 
-from errors import UserError, plainly
+from errors import BEGINS_AGAIN, UserError, plainly
+from files import whole_folder
 from models.config import OPTConfig
 from models.huggingface import huggingface
 from models.opt import OPT, PAD
 from models.pickled import plain_values
 from models.unallocated import unallocated
 from models.weights import DTYPES, Stored, safetensors_index
+from settings import check_new_folder
 
 CONF = Path(__file__).parents[1] / "conf"
 SIZES = ("125m", "350m", "1.3b", "2.7b", "6.7b", "13b", "30b", "66b", "8m", "demo")
@@ -49,7 +50,7 @@ def opt(size: str, layers: int | None = None) -> OPTConfig:
     variant = CONF / "model" / ("postln.yaml" if size == "350m" else "baseline.yaml")
     values = OmegaConf.merge(OmegaConf.select(OmegaConf.load(CONF / "size" / f"{size}.yaml"), "model"), OmegaConf.load(variant))
     config = OPTConfig(**{str(name): value for name, value in values.items()})
-    return replace(config, vocab_size=VOCABULARY, layers=layers or config.layers)
+    return replace(config, vocab_size=VOCABULARY, layers=config.layers if layers is None else layers)
 
 
 def shapes_of(config: OPTConfig) -> Shapes:
@@ -150,23 +151,6 @@ def fill(places: dict[str, Stored], config: OPTConfig, seed: int) -> Iterator[in
             os.fsync(stream.fileno())
 
 
-@contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """A folder that gets its name when everything is in it; a full disk leaves nothing."""
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.rename(folder)
-    except OSError as full:
-        raise UserError(
-            f"{folder} could not be written ({getattr(full, 'strerror', None) or full}); nothing is left of it."
-        ) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
 def synthesize(config: OPTConfig, out: Path, arguments: argparse.Namespace, console: Console) -> None:
     """Write the checkpoint.
 
@@ -179,28 +163,48 @@ def synthesize(config: OPTConfig, out: Path, arguments: argparse.Namespace, cons
         raise UserError(
             "--one-layer needs --layout bin or bin-sharded: safetensors cannot store several tensors as the same bytes."
         )
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another folder.")
+    if not arguments.shard_gb > 0:
+        raise UserError(f"--shard-gb={arguments.shard_gb} must be above 0.")
+    if not 0 <= arguments.seed < 2**63:
+        raise UserError(f"--seed={arguments.seed} must be 0 or more, and below 2^63.")
+    check_new_folder(out)
     shapes = shapes_of(config)
     files = shards(shapes, dtype, one_layer, int(arguments.shard_gb * 1e9)) if sharded else [shapes]
     names = _names("model" if kind == "safetensors" else "pytorch_model", kind, len(files) if sharded else 0)
     needed = nbytes(shapes, dtype, one_layer)
     _say_and_check_room(config, out, needed, len(files), arguments, console)
-    prefix = "" if arguments.no_prefix else "model."
-    with whole(out) as folder:
-        weight_map: dict[str, str] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-            writing = bar.add_task(out.name, total=needed)
-            for name, part in zip(names, files, strict=True):
-                weight_map |= {prefix + tensor: name for tensor in part}
-                places = reserve(folder / name, {prefix + tensor: shape for tensor, shape in part.items()}, dtype, one_layer)
-                for written in fill(places, config, arguments.seed):
-                    bar.advance(writing, written)
-        if sharded:
-            index = {"metadata": {"total_size": nbytes(shapes, dtype, False)}, "weight_map": weight_map}
-            (folder / f"{names[0].split('-')[0]}.{kind}.index.json").write_text(json.dumps(index, indent=2) + "\n")
-        (folder / "config.json").write_text(json.dumps(huggingface(config) | {"torch_dtype": arguments.dtype}, indent=2) + "\n")
+    try:
+        with whole_folder(out) as folder:
+            _write(folder, files, names, shapes, config, arguments, console)
+    except OSError as full:
+        raise UserError(f"{out} could not be written ({full.strerror or full}); nothing is left of it.") from None
+
+
+def _write(
+    folder: Path,
+    files: list[Shapes],
+    names: list[str],
+    shapes: Shapes,
+    config: OPTConfig,
+    arguments: argparse.Namespace,
+    console: Console,
+) -> None:
+    dtype, one_layer, prefix = getattr(torch, arguments.dtype), arguments.one_layer, "" if arguments.no_prefix else "model."
+    weight_map: dict[str, str] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        writing = bar.add_task(arguments.out.name, total=nbytes(shapes, dtype, one_layer))
+        for name, part in zip(names, files, strict=True):
+            weight_map |= {prefix + tensor: name for tensor in part}
+            places = reserve(folder / name, {prefix + tensor: shape for tensor, shape in part.items()}, dtype, one_layer)
+            for written in fill(places, config, arguments.seed):
+                bar.advance(writing, written)
+    if arguments.layout.endswith("sharded"):
+        index = {"metadata": {"total_size": nbytes(shapes, dtype, False)}, "weight_map": weight_map}
+        (folder / f"{names[0].split('-')[0]}.{arguments.layout.partition('-')[0]}.index.json").write_text(
+            json.dumps(index, indent=2) + "\n"
+        )
+    (folder / "config.json").write_text(json.dumps(huggingface(config) | {"torch_dtype": arguments.dtype}, indent=2) + "\n")
 
 
 def _names(stem: str, kind: str, count: int) -> list[str]:
@@ -235,8 +239,8 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--one-layer", action="store_true", help="one layer on disk stands for all of them")
     parser.add_argument("--shard-gb", type=float, default=10.0, help="largest file of a sharded layout")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args(None if words is None else list(words))
-    with plainly():
+    with plainly(after=BEGINS_AGAIN):
+        arguments = parser.parse_args(None if words is None else list(words))
         synthesize(opt(arguments.size, arguments.layers), arguments.out, arguments, Console(stderr=True))
 
 

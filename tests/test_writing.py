@@ -1,5 +1,6 @@
 """What is written stands there whole, or as it was, and a disk that is full is a sentence."""
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,8 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from analyze.writing import write_table, write_whole
+from analyze.writing import write_table
 from errors import UserError
+from files import remove_unfinished, temporary, whole_file, whole_folder, write_whole
 
 OLD, NEW = pl.DataFrame({"neuron": [1, 2]}), pl.DataFrame({"neuron": range(20_000)})
 WRITERS: dict[str, Callable[[Path, bool], None]] = {
@@ -50,3 +52,62 @@ def test_a_place_that_is_no_folder_is_a_sentence(tmp_path: Path) -> None:
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_table(tmp_path / "x.parquet", NEW)
     assert pl.read_parquet(tmp_path / "x.parquet").equals(NEW)
+
+
+def test_a_folder_appears_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "step_000000010"
+    for words in ("old", "new"):
+        with whole_folder(folder) as unfinished:
+            (unfinished / "config.json").write_text(words)
+            assert not folder.exists() or (folder / "config.json").read_text() == "old"
+        assert (folder / "config.json").read_text() == words and list(tmp_path.iterdir()) == [folder]
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as unfinished:
+        (unfinished / "config.json").write_text("half")
+        raise KeyboardInterrupt
+    assert (folder / "config.json").read_text() == "new" and list(tmp_path.iterdir()) == [folder]
+
+
+def test_an_older_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "milestone"
+    folder.mkdir()
+    (folder / "config.json").write_text("old")
+    taken: list[Path] = []
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if target == folder and not taken:
+            taken.append(path)
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        with pytest.raises(OSError, match="No space"), whole_folder(folder) as unfinished:
+            (unfinished / "config.json").write_text("new")
+    assert taken and (folder / "config.json").read_text() == "old" and list(tmp_path.iterdir()) == [folder]
+
+
+def test_bytes_and_names_are_on_the_disk_in_that_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(Path(f"/proc/self/fd/{handle}").readlink().name))
+    write_whole(tmp_path / "meta.json", "{}")
+    assert flushed == [f".meta.json.{os.getpid()}.partial", tmp_path.name]
+    flushed.clear()
+    with whole_folder(tmp_path / "m") as unfinished:
+        (unfinished / "a").write_text("")
+    assert flushed == ["a", f".m.{os.getpid()}.partial", tmp_path.name]
+
+
+def test_two_processes_never_share_a_temporary_name_and_what_the_killed_left_goes(tmp_path: Path) -> None:
+    left = tmp_path / "layers" / ".layer_000.safetensors.123.partial"
+    older = tmp_path / ".step_1.older.99.partial"
+    other = tmp_path / ".notes.partial"  # not one of ours
+    for path in (left, other):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    (older / "tokens").mkdir(parents=True)
+    assert str(os.getpid()) in temporary(left).name
+    with whole_file(tmp_path / "kept") as file:
+        file.write_text("")
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".notes.partial", "kept", "layers"]

@@ -1,8 +1,7 @@
-"""The run folder: what a run was made from, written before its first step; every file of it appears whole."""
+"""The run folder: what a run was made from, written before its first step."""
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 
 from corpora.store import TokenStore
 from errors import UserError
+from files import write_whole
 from models.pickled import plain_values
 from provenance import environment, git
 from train.config import TrainConfig
@@ -24,21 +24,6 @@ LONGEST_NAME = 110  # letters of a run's name, without its hash; wandb takes 128
 
 class BegunOtherwise(UserError):
     """A run was begun with other settings than it is to go on with."""
-
-
-@contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """A temporary name to write under; the file gets its own when its last byte is on disk, and never if writing fails."""
-    unfinished = file.with_name(f".{file.name}.partial")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield unfinished
-        with unfinished.open("rb") as stream:
-            os.fsync(stream.fileno())
-        unfinished.replace(file)
-    except Exception:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -65,8 +50,7 @@ def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStor
         "tokenizer.json": store.tokenizer_file.read_text(encoding="utf-8"),
     }
     for name, content in contents.items():
-        with on_disk(run), whole(run / name) as file:
-            file.write_text(content, encoding="utf-8")
+        write_whole(run / name, content)
 
 
 def run_name(overrides: str) -> str:

@@ -62,7 +62,7 @@ MISTAKES = {
         "this checkpoint has no tokenizer",
     ),
     "no such variant": ("train/run.py", ["model=nopoz"], "there are alibi, baseline,"),
-    "no such setting": ("train/run.py", ["sead=1"], "sead"),
+    "no such setting": ("train/run.py", ["sead=1"], "did you mean seed"),
     "no OpenWebText": ("train/run.py", ["model=nopos"], "prepare_corpus.py corpus=openwebtext"),
     "no tokens": ("analyze/run.py", [*TOKENS, "corpus.path=ids.npy", "tokens=0"], "tokens=0"),
     "fewer tokens than a sequence": ("analyze/run.py", [*TOKENS, "corpus.path=ids.npy", "tokens=5"], "tokens=5"),
