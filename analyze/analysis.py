@@ -1,6 +1,7 @@
 """Configuration -> censuses, their reports, and the comparison of a run's milestones."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from analyze.census import take
-from analyze.claim import check_folder
+from analyze.claim import check_folder, owned
 from analyze.config import AnalyzeConfig
 from analyze.evolution import write_evolution
 from analyze.figures import census_figures, run_figures, write_figures
@@ -55,10 +56,11 @@ def _analyzed(config: AnalyzeConfig, console: Console) -> Path:
     if not milestones:
         raise UserError(f"{where}/milestones is empty: this run has not reached a milestone yet.")
     out = Path(config.out or where / "census")
-    censuses = censuses_of([(_opened(str(folder), console), out / folder.name) for folder in milestones], config, console)
-    if censuses:
-        compare_milestones(censuses, out, console)
-        mirror_figures(censuses[-1], config.wandb, sorted((out / "figures").glob("*.png")), console)
+    with owned(out) if joined().first and not config.plan_only else nullcontext():
+        censuses = censuses_of([(_opened(str(folder), console), out / folder.name) for folder in milestones], config, console)
+        if censuses:
+            compare_milestones(censuses, out, console)
+            mirror_figures(censuses[-1], config.wandb, sorted((out / "figures").glob("*.png")), console)
     return out
 
 
@@ -77,7 +79,8 @@ def censuses_of(checkpoints: list[tuple[Checkpoint, Path]], config: AnalyzeConfi
             check_folder(out)
             check_shapes({"checkpoint": {"model": vars(checkpoint.config)}}, null)
         for checkpoint, out in checkpoints:
-            censuses.append(census_of(checkpoint, config, out, console, null))
+            with owned(out):
+                censuses.append(census_of(checkpoint, config, out, console, null))
             null = null or (censuses[0] if censuses[0].step == 0 else None)
         return censuses
     for checkpoint, out in checkpoints:
