@@ -84,7 +84,13 @@ def _merged_meta(metas: list[dict[str, Any]], whole: Index, sequences: Sequences
     domains = [
         {"name": name, "sequences": int((whole.domain == number).sum())} for number, name in enumerate(sequences.domain_names)
     ]
-    corpus = {"fingerprint": sequences.fingerprint, "n_tokens": n_tokens, "sequences": len(whole.ids), "domains": domains}
+    corpus = {
+        "fingerprint": sequences.fingerprint,
+        "n_tokens": n_tokens,
+        "sequences": len(whole.ids),
+        "domains": domains,
+        "read": None,
+    }
     return metas[0] | {
         "identity": metas[0]["identity"] | {"corpus": sequences.fingerprint},
         "corpus": metas[0]["corpus"] | corpus,

@@ -41,7 +41,7 @@ def untrained(like: str, out: Path, seed: int, std: float | None) -> None:
     config = checkpoint.config if std is None else replace(checkpoint.config, init_std=std)
     file = Path(checkpoint.tokenizer) if checkpoint.tokenizer else None
     file = file / "tokenizer.json" if file and file.is_dir() else file
-    state = {"step": 0, "tokens": 0, "name": f"untrained {checkpoint.name}"}
+    state = {"step": 0, "name": f"untrained {checkpoint.name}"} | ({"tokens": 0} if checkpoint.of_a_run else {})  # the same text
     model = initialise(OPT(config), seed)
     try:
         save_checkpoint(model, out, state, file if file and file.is_file() else None)

@@ -230,7 +230,7 @@ class LiveCensus(L.Callback):
         run, config = self.out.parent, module.config
         if module.device.type == "cuda":
             torch.cuda.empty_cache()  # what training's peak left there counts as taken where a census plans its room
-        settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled")}
+        settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled"), "split": "validation"}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
         with only_writer(self.out, "out=", DRAWING), TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
             save_checkpoint(module.model, Path(folder) / "model", module.state, run / "tokenizer.json")

@@ -91,7 +91,7 @@ def _trained(config: TrainConfig, overrides: list[str], job: int, began: float, 
     trainer.callbacks += [plan, watch, keeping, live, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
     batches = loader(steps, config.batch.workers, pin_memory=device.kind == "cuda")
     try:
-        with enough_memory(config, run, device, trainer.world_size), readers_alive(run):
+        with enough_memory(config, run, device, trainer.world_size), readers_alive(run, config.batch.workers):
             trainer.fit(module, batches, ckpt_path=last_checkpoint(run) if start else None, weights_only=True)
     finally:
         mirror.close()
