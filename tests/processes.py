@@ -135,7 +135,7 @@ def start_program(name: str, *arguments: str, cwd: Path, before: Callable[[], ob
 def _changed_command(name: str, arguments: tuple[str, ...], cwd: Path, before: Callable[[], object] | None) -> None:
     if before is not None:
         before()
-    _command(name, arguments, cwd)
+    become_program(name, arguments, cwd, os.environ | QUIET, [])
 
 
 def _logged(function: Callable[..., object], arguments: tuple[Any, ...], log: Path) -> None:

@@ -19,6 +19,7 @@ from locks import only_writer
 from models.pickled import plain_values
 from provenance import environment, git
 from train.config import TrainConfig
+from train.sweep import described
 
 LONGEST_NAME = 110  # letters of a run's name, without its hash; wandb takes 128
 
@@ -59,7 +60,7 @@ def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStor
     machines = json.loads(machine.read_text()) if start and machine.exists() else []
     contents = {
         "config.yaml": OmegaConf.to_yaml(OmegaConf.structured(config)),
-        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
+        "overrides.yaml": described(overrides),
         "git.txt": f"{codes}from step {start}:\n{git()}",
         "environment.json": json.dumps([*machines, {"from_step": start} | environment()], indent=2) + "\n",
         "tokenizer.json": store.tokenizer_file.read_text(encoding="utf-8"),
