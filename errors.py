@@ -55,6 +55,11 @@ def plainly(*also: Signals, after: str = GOES_ON) -> Iterator[None]:
         except KeyboardInterrupt:
             print(f"\nstopped: {after}", file=sys.stderr, flush=True)
             raise Stopped from None
+        except RuntimeError as broken:  # a process of a sweep that a terminal or SLURM ended before it heeded signals
+            if not (received() and type(broken).__module__.startswith("joblib.")):
+                raise
+            print(f"\nstopped: {after}", file=sys.stderr, flush=True)
+            raise Stopped from None
         except SystemExit as ended:
             sys.exit(MISTAKE if ended.code == WRONG_USAGE else ended.code)
 
