@@ -50,18 +50,22 @@ def plainly(*also: Signals, after: str = GOES_ON) -> Iterator[None]:
             sys.exit(f"error: {_one_line(mistake)}")
         except Stopped as stopped:
             if stopped.why:
-                print(f"\nstopped ({stopped.why}): {after}", file=sys.stderr, flush=True)
+                _say_stopped(f" ({stopped.why})", after)
             raise Stopped from None
         except KeyboardInterrupt:
-            print(f"\nstopped: {after}", file=sys.stderr, flush=True)
+            _say_stopped("", after)
             raise Stopped from None
-        except RuntimeError as broken:  # a process of a sweep that a terminal or SLURM ended before it heeded signals
+        except RuntimeError as broken:  # joblib's, of a process that what stops the sweep ended before it heeded signals
             if not (received() and type(broken).__module__.startswith("joblib.")):
                 raise
-            print(f"\nstopped: {after}", file=sys.stderr, flush=True)
+            _say_stopped("", after)
             raise Stopped from None
         except SystemExit as ended:
             sys.exit(MISTAKE if ended.code == WRONG_USAGE else ended.code)
+
+
+def _say_stopped(why: str, after: str) -> None:
+    print(f"\nstopped{why}: {after}", file=sys.stderr, flush=True)
 
 
 def use_utf8() -> None:
