@@ -79,7 +79,7 @@ def main() -> None:
     together({variant: [*training, f"model={variant}", f"name={variant}"] for variant in VARIANTS})
     census = ["analyze/run.py", *corpus, f"tokens={arguments.tokens}", threads]
     together({variant: [*census, f"ckpt={out / variant}"] for variant in VARIANTS})
-    runs = ",".join(str(out / variant) for variant in VARIANTS)
+    runs = ",".join(f'"{out / variant}"' for variant in VARIANTS)
     together({"compare": ["analyze/compare.py", f"runs=[{runs}]", f"out={out}"]})
     print(f"{(time.time() - begun) / 60:.1f} minutes; open {out / 'report.html'} in a browser")
 

@@ -14,11 +14,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HERE, os.environ.get("P
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from corpora.home import quoted_paths
 from errors import plainly
 from memory import keep_freed
+from settings import configuration, setting_names
 from signals import WARNINGS
 from train.config import TrainConfig
 from train.folder import run_name
@@ -32,8 +33,7 @@ def main(cfg: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     alone = hydra_config.mode is RunMode.RUN
     with plainly(*WARNINGS) if alone else nullcontext():
-        config = OmegaConf.to_object(cfg)
-        assert isinstance(config, TrainConfig)
+        config = configuration(cfg, TrainConfig)
         keep_freed()
         config = replace(config, name=config.name or run_name(hydra_config.job.override_dirname))
         job, overrides = 0 if alone else hydra_config.job.num, list(hydra_config.overrides.task)
@@ -44,5 +44,5 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     sys.argv[1:] = quoted_paths(sys.argv[1:])
     announce_sweep()
-    with plainly(*WARNINGS):
+    with plainly(*WARNINGS, settings=[*setting_names(TrainConfig), "size", "experiment"]):
         main()

@@ -1,5 +1,6 @@
 """Configuration -> a trained model in its run folder."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -15,10 +16,10 @@ from device import Device, resolved, use_threads
 from errors import UserError
 from models.opt import OPT, PAD, initialise
 from signals import Stopped
-from tracking import Mirror, WandbConfig
+from tracking import Mirror, WandbConfig, decided
 from train.compiling import compile_anew
 from train.config import TrainConfig
-from train.folder import begin, finished_steps, identity, last_checkpoint
+from train.folder import begin, finished_steps, identity, last_checkpoint, owned
 from train.keeping import Keeping
 from train.launching import bfloat16, compiles, launched
 from train.live_census import LiveCensus
@@ -51,16 +52,24 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float 
             went wrong.
         Stopped: a signal or the time limit ended it before its last step; the step it reached is kept.
     """
-    began, run = monotonic() if began is None else began, Path(config.runs) / config.name
+    began = monotonic() if began is None else began
+    with ExitStack() as held:
+        return _trained(config, overrides, job, began, held)
+
+
+def _trained(config: TrainConfig, overrides: list[str], job: int, began: float, held: ExitStack) -> Path:
+    run = Path(config.runs) / config.name
     device = resolved(config.device, job)
     use_threads(config.threads)
     trainer = launched(config, run, device)
     console = Console(stderr=True, quiet=not trainer.is_global_zero)
+    logged = decided(config.wandb, console)
     micro_steps = config.micro_steps(trainer.world_size)
     store = token_store(config.corpus) if trainer.world_size == 1 else finished_store(config.corpus)
     config = with_vocabulary(config, store)
     begun_with = identity(config, store, str(trainer.precision))
     together = Together(trainer)
+    together.told(lambda: held.enter_context(owned(run)))
     start = together.told(lambda: finished_steps(run, begun_with))
     if start >= config.steps and not together.told(lambda: start in config.census_steps and lacks_census(run, start)):
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False, soft_wrap=True)
@@ -72,7 +81,7 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float 
     if compiled := compiles(config, device):
         compile_anew()
     module = Training(config, initialise(OPT(config.model), config.seed).train(), begun_with, compiled)
-    mirrored = config.wandb if trainer.is_global_zero else WandbConfig(mode="disabled")
+    mirrored = logged if trainer.is_global_zero else WandbConfig(mode="disabled")
     mirror = Mirror(mirrored, run, config.name, group=config.name, settings=begun_with, console=console)
     watch = Watch(run, steps)
     plan, clock = Plan(steps, run, console), throughput(config, trainer, device)
