@@ -48,10 +48,8 @@ def become_rank(number: int, of: int, port: int) -> None:
 def command(name: str, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run one of our programs as a user does, by a Python of its own: some seconds of imports, on as many threads as there are."""
     words = [sys.executable, str(HERE / name), *arguments]
-    environment = {name: value for name, value in QUIET.items() if name != "OMP_NUM_THREADS"} | variables
-    return subprocess.run(
-        words, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    environment = {name: value for name, value in (os.environ | QUIET | variables).items() if name != "OMP_NUM_THREADS"}
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
