@@ -24,7 +24,6 @@ HERE = Path(__file__).parents[1]
 QUIET = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
-    "WANDB_MODE": "disabled",
     "HF_HUB_OFFLINE": "1",
     "TRITON_INTERPRET": "0",
 }
