@@ -24,7 +24,6 @@ HERE = Path(__file__).parents[1]
 QUIET = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
-    "WANDB_MODE": "disabled",
     "HF_HUB_OFFLINE": "1",
     "TRITON_INTERPRET": "0",
 }
@@ -53,10 +52,8 @@ def become_rank(number: int, of: int, port: int) -> None:
 def command(name: str, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run one of our programs as a user does, by a Python of its own: some seconds of imports, on as many threads as there are."""
     words = [sys.executable, str(HERE / name), *arguments]
-    environment = {name: value for name, value in QUIET.items() if name != "OMP_NUM_THREADS"} | variables
-    return subprocess.run(
-        words, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    environment = {name: value for name, value in (os.environ | QUIET | variables).items() if name != "OMP_NUM_THREADS"}
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
