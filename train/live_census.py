@@ -23,6 +23,7 @@ from analyze.folder import open_census
 from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
+from corpora.prepare import finished_store
 from errors import why
 from files import write_whole
 from models.checkpoint import save_checkpoint
@@ -210,7 +211,10 @@ class LiveCensus(L.Callback):
         settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled")}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
         with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
-            save_checkpoint(module.model, Path(folder) / "model", module.state, run / "tokenizer.json")
+            tokenizer = finished_store(
+                config.corpus
+            ).tokenizer_file  # its checksum was compared; the run's copy may be damaged by now
+            save_checkpoint(module.model, Path(folder) / "model", module.state, tokenizer)
             checkpoint = replace(open_checkpoint(str(Path(folder) / "model")), path=run)
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())
         return out
