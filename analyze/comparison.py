@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from omegaconf import OmegaConf
 
 from analyze.folder import Census
-from checksums import read_lines
 from errors import UserError
+from settings import written_settings
 from tracking import without_seed
 
 QUANTITIES = {  # name: how many of a layer's neurons
@@ -74,17 +73,11 @@ def variants(runs: Mapping[Path, Sequence[Census]]) -> list[Variant]:
 
 def _made_by(run: Path) -> str:
     """A run's settings without its seed, as text; without a configuration it is a group of its own."""
-    file = run / "config.yaml"
-    if not file.is_file():
+    if not (run / "config.yaml").is_file():
         return str(run)
-    try:
-        config: Any = OmegaConf.to_container(OmegaConf.create(read_lines(file)))
-        chosen = {name: config.get(name) for name in MADE_BY} | {"batch.tokens": config.get("batch", {}).get("tokens")}
-        chosen["corpus"] = {name: value for name, value in config.get("corpus", {}).items() if name != "store"}
-    except Exception as broken:  # YAML and OmegaConf have a dozen for what damaged lines make them stumble over
-        raise UserError(
-            f"{file} is damaged ({str(broken).splitlines()[0]}). Copy it again, or remove it: then the run is a variant of its own."
-        ) from None
+    config = written_settings(run / "config.yaml")
+    chosen = {name: config.get(name) for name in MADE_BY} | {"batch.tokens": config.get("batch", {}).get("tokens")}
+    chosen["corpus"] = {name: value for name, value in config.get("corpus", {}).items() if name != "store"}
     return json.dumps(chosen, sort_keys=True)
 
 

@@ -116,8 +116,9 @@ class Census:
         return (text if text and "\ufffd" not in text else piece).translate(VISIBLE)
 
 
-def open_census(folder: Path) -> Census:
+def open_census(folder: str | Path) -> Census:
     """The census in a folder, its tables read and its counts left on disk until they are asked for."""
+    folder = Path(folder)
     for needed in ("meta.json", "neurons.parquet", "layers.parquet"):
         if not (folder / needed).is_file():
             raise UserError(f"{folder} is no finished census: {needed} is missing. Run analyze/run.py with out={folder} first.")
@@ -126,7 +127,7 @@ def open_census(folder: Path) -> Census:
     return Census(
         path=folder,
         meta=meta,
-        neurons=pl.read_parquet(folder / "neurons.parquet").sort("layer", "neuron"),
-        layers=pl.read_parquet(folder / "layers.parquet").sort("layer"),
+        neurons=pl.read_parquet(folder / "neurons.parquet", glob=False).sort("layer", "neuron"),
+        layers=pl.read_parquet(folder / "layers.parquet", glob=False).sort("layer"),
         tokenizer=Tokenizer.from_file(str(tokenizer)) if tokenizer else None,
     )

@@ -119,7 +119,7 @@ def _lists(rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
 
 def _ngrams(census: Census, rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     """Detected n-grams with their counts, most fired first, at most `MOST_NGRAMS` a neuron, and how many there are in all."""
-    table = pl.scan_parquet(census.path / "ngrams.parquet").join(
+    table = pl.scan_parquet(census.path / "ngrams.parquet", glob=False).join(
         rows.lazy().select("layer", "neuron", "row"), on=["layer", "neuron"]
     )
     for n, name in NGRAMS.items():

@@ -21,6 +21,7 @@ from models.milestone import write_state
 from models.opt import OPT, Block, Decoder, exported_positions
 from models.seal import check_seal
 from models.shards import some
+from models.unallocated import unallocated
 from models.weights import Stored
 
 BLOB = re.compile(r"[0-9a-f]{64}")  # what huggingface's cache calls a file of weights: its sha256
@@ -47,6 +48,11 @@ class Checkpoint:
     def title(self) -> str:
         """What figures call it."""
         return self.name if self.step is None else f"{self.name}, step {self.step:,}"
+
+    @property
+    def of_a_run(self) -> bool:
+        """Whether it was trained here, by a run that kept text from its training."""
+        return self.tokens_trained is not None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -83,7 +89,7 @@ class Checkpoint:
 
     def layer_tensors(self, layer: int) -> dict[str, Stored]:
         """Where one decoder layer's tensors are, by their names in a `Block`."""
-        with torch.device("meta"):
+        with unallocated():
             names = Block(self.config).state_dict()
         return {name: self.tensors[f"decoder.layers.{layer}.{name}"] for name in names}
 
@@ -101,7 +107,7 @@ class Checkpoint:
 
     def ends(self, dtype: torch.dtype) -> Decoder:
         """Read everything but the decoder layers: embedding and what stands before the unembedding."""
-        with torch.device("meta"):
+        with unallocated():
             decoder = Decoder(self.config, blocks=0)
         weights = {name: self.tensors[f"decoder.{name}"].read().to(dtype) for name in decoder.state_dict()}
         decoder.load_state_dict(weights, assign=True)

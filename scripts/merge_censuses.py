@@ -11,14 +11,21 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 from analyze.analysis import draw
 from analyze.census_tables import census_tables, write_tables
+from analyze.claim import owned
 from analyze.config import Thresholds
 from analyze.counts import Index, LayerCounts
+from analyze.formats import read_meta
 from analyze.merging import merged_counts, merged_index
 from analyze.meta import dead_bound
 from analyze.positions import bias
+from corpora.home import expanded
 from corpora.sequences import Sequences
 from errors import UserError, plainly
 from files import write_whole
+from models.objects import entry
+from settings import check_new_folder
+
+NEEDED = (("keep_ngrams", "identity"), ("bos_id", "corpus"), ("domains", "corpus"))  # entries of meta.json, and where they stand
 
 
 def merge(a: Path, b: Path, out: Path) -> None:
@@ -34,8 +41,7 @@ def merge(a: Path, b: Path, out: Path) -> None:
     layers = [sorted(file.name for file in (folder / "layers").glob("*.safetensors")) for folder in (a, b)]
     if layers[0] != layers[1]:
         raise UserError(f"{a} and {b} hold different layers; take both censuses of the same ones.")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; choose another folder.")
+    check_new_folder(out, or_empty=True)
     ia, ib = (Index.load(folder / "index.safetensors") for folder in (a, b))
     bos_id, keep = metas[0]["corpus"]["bos_id"], metas[0]["identity"]["keep_ngrams"]
     whole = merged_index(ia, ib, bos_id)
@@ -55,11 +61,15 @@ def merge(a: Path, b: Path, out: Path) -> None:
 
 
 def _meta(folder: Path) -> dict[str, Any]:
-    if not (folder / "meta.json").is_file():
+    file = folder / "meta.json"
+    if not file.is_file():
         raise UserError(f"{folder} is no census: meta.json is missing.")
-    found: dict[str, Any] = json.loads((folder / "meta.json").read_text())
-    if "corpus" not in found:
+    found = read_meta(folder)
+    parts = {name: entry(found, name, dict, file) for name in ("identity", "corpus", "thresholds")}
+    if any(part is None for part in parts.values()):
         raise UserError(f"{folder} is no finished census; the command that began it goes on.")
+    if lacking := [name for name, part in NEEDED if name not in parts[part]]:
+        raise UserError(f"{file} lacks {lacking[0]}; copy the census again, or take it anew.")
     return found
 
 
@@ -74,7 +84,13 @@ def _merged_meta(metas: list[dict[str, Any]], whole: Index, sequences: Sequences
     domains = [
         {"name": name, "sequences": int((whole.domain == number).sum())} for number, name in enumerate(sequences.domain_names)
     ]
-    corpus = {"fingerprint": sequences.fingerprint, "n_tokens": n_tokens, "sequences": len(whole.ids), "domains": domains}
+    corpus = {
+        "fingerprint": sequences.fingerprint,
+        "n_tokens": n_tokens,
+        "sequences": len(whole.ids),
+        "domains": domains,
+        "read": None,
+    }
     return metas[0] | {
         "identity": metas[0]["identity"] | {"corpus": sequences.fingerprint},
         "corpus": metas[0]["corpus"] | corpus,
@@ -91,9 +107,11 @@ def main() -> None:
     parser.add_argument("b", type=Path, help="census folder of the second shard")
     parser.add_argument("out", type=Path, help="new census folder")
     arguments = parser.parse_args()
-    with plainly():
-        merge(arguments.a, arguments.b, arguments.out)
+    a, b, out = (Path(expanded(str(folder))) for folder in (arguments.a, arguments.b, arguments.out))
+    with owned(out):
+        merge(a, b, out)
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after="remove the folder that it began, and the same command begins again"):
+        main()

@@ -171,9 +171,7 @@ RECORDS = ["environment.json", "git.txt"]
 ALL = [*RECORDS, "config.yaml", "overrides.yaml", "tokenizer.json", "stopped.json"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"\xff\xfe{", b"[" * 100_000, b'[1, {"a": 2}]'], ids=lambda c: str(c[:9])
-)
+@pytest.mark.parametrize("content", [b"\xff\xfe{", b"[" * 100_000, b'[1, {"a": 2}]'], ids=lambda c: str(c[:9]))
 def test_a_damaged_record_does_not_stop_a_run(
     content: bytes, begun: TrainConfig, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

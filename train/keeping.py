@@ -64,7 +64,7 @@ class Keeping(L.Callback):
                 lines = self.metrics.forget_after(trainer.global_step)
             if trainer.global_step and not lines:
                 self._say(f"{self.metrics.file} has no line up to step {trainer.global_step:,}: it begins after it")
-        if trainer.global_step == 0 and 0 in module.config.milestones:
+        if trainer.global_step == 0 and 0 in module.config.kept_steps:
             self.val_loss = validation_loss(module, self.windows)
             self._milestone(module)
         self._kept = trainer.global_step
@@ -73,7 +73,7 @@ class Keeping(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: Training, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """Do what this step asks for."""
         config, step = module.config, trainer.global_step
-        milestone = step in config.milestones
+        milestone = step in config.kept_steps
         validate = milestone or step % config.validation.every == 0 or step == config.steps
         if validate or step % config.log_every == 0 or step == 1:
             self._log(trainer, module, validate=validate)
@@ -118,9 +118,9 @@ class Keeping(L.Callback):
         folder = self.run / "milestones" / f"step_{module.global_step:09d}"
         tokenizer = self.run / TOKENIZER
         with on_disk(self.run):
-            if tokenizer.read_bytes() != self._tokenizer:
+            if not tokenizer.is_file() or tokenizer.read_bytes() != self._tokenizer:
                 write_whole(tokenizer, self._tokenizer)
-                self._say(f"{tokenizer} was damaged, and is written again")
+                self._say(f"{tokenizer} was damaged, or gone; it is written again")
             bos = bos_id(open_tokenizer(str(tokenizer)))
             save_checkpoint(module.model, folder, module.state | {"val_loss": self.val_loss}, tokenizer, bos)
         self._say(f"milestone {folder}  validation loss {self.val_loss:.3f}")

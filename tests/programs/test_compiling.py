@@ -17,6 +17,7 @@ from models.config import OPTConfig
 from train.folder import last_checkpoint
 from train.training import train
 
+pytestmark = pytest.mark.long
 RUN = [
     "corpus=files",
     "corpus.path=text",
@@ -37,11 +38,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(place: Path, name: str, steps: int, compiled: bool = True) -> Path:
-    assert program("train/run.py", *RUN, *SHAPE, *STEPS, f"name={name}", f"steps={steps}", f"compile={compiled}", cwd=place) == 0
+    done = program("train/run.py", *RUN, *SHAPE, *STEPS, f"name={name}", f"steps={steps}", f"compile={compiled}", cwd=place)
+    assert done.returncode == 0, done.stderr
     return place / name
 
 
-@pytest.mark.long
 def test_a_compiled_run_resumes_bit_for_bit(place: Path) -> None:
     """With dropout, whose masks the compiler draws in its own way."""
     whole = torch.load(last_checkpoint(trained(place, "whole", steps=4)), weights_only=True)
