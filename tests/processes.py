@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context, set_start_method
 from multiprocessing.process import BaseProcess
@@ -74,7 +74,8 @@ def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subproce
         return subprocess.CompletedProcess([name, *arguments], process.exitcode, *(file.read_text() for file in said))
 
 
-def _command(name: str, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], said: list[Path]) -> None:
+def _command(name: str, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], said: Sequence[Path] = ()) -> None:
+    """`said`: files for standard output and error; without them, where they go already."""
     for stream, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.chdir(cwd)
@@ -134,7 +135,7 @@ def start_program(name: str, *arguments: str, cwd: Path, before: Callable[[], ob
 def _changed_command(name: str, arguments: tuple[str, ...], cwd: Path, before: Callable[[], object] | None) -> None:
     if before is not None:
         before()
-    _command(name, arguments, cwd)
+    _command(name, arguments, cwd, os.environ | QUIET)
 
 
 def _logged(function: Callable[..., object], arguments: tuple[Any, ...], log: Path) -> None:
