@@ -120,7 +120,7 @@ def _lists(rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
 def _ngrams(census: Census, rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     """Detected n-grams with their counts, most fired first, at most `MOST_NGRAMS` a neuron, and how many there are in all."""
     table = pl.scan_parquet(census.path / "ngrams.parquet").join(
-        rows.lazy().select("layer", "neuron", "row"), on=["layer", "neuron"]
+        rows.lazy().select("layer", "neuron", "row"), on=["layer", "neuron"], maintain_order="left"
     )
     for n, name in NGRAMS.items():
         here = table.filter(pl.col("n") == n).sort("row", -pl.col("fires"), maintain_order=True)
