@@ -20,6 +20,7 @@ from analyze.config import AnalyzeConfig
 from analyze.drawing import spread
 from analyze.evolution import write_evolution
 from analyze.folder import open_census
+from analyze.formats import is_finished, read_meta
 from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
@@ -241,8 +242,7 @@ def _name(step: int) -> str:
 
 def _finished(census: Path) -> bool:
     """Whether a census is whole: its meta.json is complete at the very end."""
-    meta = census / "meta.json"
-    return meta.is_file() and "title" in json.loads(meta.read_text())
+    return (census / "meta.json").is_file() and is_finished(read_meta(census))
 
 
 def _untouched(module: Training) -> AbstractContextManager[None]:
