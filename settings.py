@@ -4,9 +4,15 @@ import math
 import os
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
-from errors import UserError
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from errors import UserError, no_setting
+
+C = TypeVar("C")
 
 AT_ONCE = max(64, 4 * (os.cpu_count() or 1))  # threads or processes; more only stand in each other's way, until none can be made
 MOST = {"threads": AT_ONCE, "batch.workers": AT_ONCE, "corpus.workers": AT_ONCE, "live.tokens": 2**31, "time_limit": 1e6}
@@ -14,6 +20,59 @@ FOLDERS = ("out", "scratch", "runs", "corpus.store")  # that a program writes in
 LONGEST_PART = 255  # bytes of one part of a path, as file systems have it
 LONGEST_PATH = 3000  # letters of a whole one
 LONGEST_NAME = 150  # bytes; files made from a name are longer than it
+
+
+def configuration(composed: DictConfig, kind: type[C]) -> C:
+    """What hydra composed, as plain dataclasses: from here on no hydra.
+
+    Raises:
+        UserError: a setting is out of range; or is none, and was added with a `+`.
+    """
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, kind)
+    known = setting_names(kind)
+    for name in _added(config):
+        raise UserError(no_setting(name, known))
+    return config
+
+
+def setting_names(kind: type[Any], prefix: str = "") -> list[str]:
+    """Full names of all settings of a configuration, and of its parts."""
+    names: list[str] = []
+    for name, of in get_type_hints(kind).items():
+        names += [
+            f"{prefix}{name}",
+            *(setting_names(of, f"{prefix}{name}.") if is_dataclass(of) and isinstance(of, type) else []),
+        ]
+    return names
+
+
+def written_settings(file: Path) -> dict[str, Any]:
+    """The settings in a config.yaml that a program of ours wrote; those never hold aliases, of which a few lines can unfold for ever.
+
+    Raises:
+        UserError: it cannot be read, or is no such file.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise UserError(f"{file} holds aliases, which no program here writes; copy it again.")
+        found = OmegaConf.to_container(OmegaConf.create(text))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as broken:
+        raise (
+            broken if isinstance(broken, UserError) else UserError(f"{file} cannot be read as settings; copy it again.")
+        ) from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds no settings; copy it again.")
+    return {str(name): value for name, value in found.items()}
+
+
+def _added(config: Any, prefix: str = "") -> list[str]:
+    """Names of what a configuration has beside its settings."""
+    known = [field.name for field in fields(config)]
+    found = [f"{prefix}{name}" for name in vars(config) if name not in known]
+    parts = [(name, part) for name in known if is_dataclass(part := getattr(config, name))]
+    return found + [name for at, part in parts for name in _added(part, f"{prefix}{at}.")]
 
 
 def check_settings(config: Any) -> None:
@@ -51,6 +110,21 @@ def check_name(setting: str, name: str) -> None:
         raise UserError(f"{setting}={name[:60]!r} would leave the folder that it is to name; give a name like baseline-1.")
     if len(name.encode(errors="replace")) > LONGEST_NAME:
         raise UserError(f"{setting}={name[:30]}... has {len(name)} letters; give it {LONGEST_NAME} bytes at most.")
+
+
+def check_new_folder(out: Path, or_empty: bool = False) -> None:
+    """`UserError` where a program cannot make a folder: something is there, if only an empty folder, or its name is none."""
+    _check_text("folder", str(out))
+    try:
+        if or_empty and out.is_dir() and not any(out.iterdir()):
+            return
+        there = out.exists() or out.is_symlink()
+    except OSError as trouble:
+        raise UserError(f"{out} cannot be looked into ({trouble.strerror}); choose another folder.") from None
+    if there:
+        raise UserError(f"{out} exists already{' and is not empty' if or_empty else ''}; choose another folder.")
+    if not next(above for above in out.absolute().parents if above.exists()).is_dir():
+        raise UserError(f"{out} would lie in a file; choose another folder.")
 
 
 def _check_number(name: str, value: float) -> None:

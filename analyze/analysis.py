@@ -1,6 +1,7 @@
 """Configuration -> censuses, their reports, and the comparison of a run's milestones."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from errors import UserError
 from files import write_whole
 from models.checkpoint import Checkpoint
 from models.opening import open_checkpoint
+from tracking import decided
 
 
 def analyze(config: AnalyzeConfig) -> Path:
@@ -38,6 +40,7 @@ def analyze(config: AnalyzeConfig) -> Path:
 def _analyzed(config: AnalyzeConfig, console: Console) -> Path:
     resolved(config.device)  # a GPU that is not there is refused before anything is read
     use_threads(config.threads)
+    config = replace(config, wandb=decided(config.wandb, console))
     where = Path(config.ckpt)
     milestones = sorted((where / "milestones").glob("step_*")) if (where / "milestones").is_dir() else None
     if milestones is None:

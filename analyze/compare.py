@@ -11,13 +11,13 @@ sys.path[0] = str(Path(__file__).parents[1])  # the repository, not this folder
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from analyze.comparing import compare
 from corpora.home import expand_home, quoted_paths
 from errors import UserError, plainly
-from settings import check_settings
+from settings import check_settings, configuration, setting_names
 
 
 @dataclass
@@ -45,13 +45,12 @@ ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
 def main(cfg: DictConfig) -> None:
     """Compose the configuration and compare."""
     with plainly():
-        config = OmegaConf.to_object(cfg)
-        assert isinstance(config, CompareConfig)
+        config = configuration(cfg, CompareConfig)
         runs, censuses = ([Path(folder) for folder in folders] for folders in (config.runs, config.censuses))
         compare(runs, censuses, Path(config.out), Console(stderr=True), Path(config.null) if config.null else None)
 
 
 if __name__ == "__main__":
     sys.argv[1:] = quoted_paths(sys.argv[1:])
-    with plainly():
+    with plainly(settings=setting_names(CompareConfig)):
         main()

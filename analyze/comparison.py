@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from omegaconf import OmegaConf
 
 from analyze.folder import Census
 from errors import UserError
+from settings import written_settings
 from tracking import without_seed
 
 QUANTITIES = {  # name: how many of a layer's neurons
@@ -75,7 +75,7 @@ def _made_by(run: Path) -> str:
     """A run's settings without its seed, as text; without a configuration it is a group of its own."""
     if not (run / "config.yaml").is_file():
         return str(run)
-    config: Any = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    config = written_settings(run / "config.yaml")
     chosen = {name: config.get(name) for name in MADE_BY} | {"batch.tokens": config.get("batch", {}).get("tokens")}
     chosen["corpus"] = {name: value for name, value in config.get("corpus", {}).items() if name != "store"}
     return json.dumps(chosen, sort_keys=True)

@@ -14,13 +14,14 @@ sys.path[0] = str(Path(__file__).parents[1])  # the repository, not this folder
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
+from analyze.config import Thresholds
 from analyze.redrawing import redraw
 from corpora.home import expand_home, quoted_paths
 from errors import UserError, plainly
-from settings import check_settings
+from settings import check_settings, configuration, setting_names
 
 
 @dataclass
@@ -38,15 +39,15 @@ class DrawConfig:
         check_settings(self)
 
 
+SETTINGS = [*setting_names(DrawConfig), *setting_names(Thresholds, "thresholds.")]
 ConfigStore.instance().store(name="draw_schema", node=DrawConfig)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="draw")
 def main(cfg: DictConfig) -> None:
     """Compose the configuration and draw."""
-    with plainly():
-        config = OmegaConf.to_object(cfg)
-        assert isinstance(config, DrawConfig)
+    with plainly(settings=SETTINGS):
+        config = configuration(cfg, DrawConfig)
         redraw(Path(config.out), config.thresholds, Path(config.null) if config.null else None, Console(stderr=True))
 
 
@@ -54,5 +55,5 @@ if __name__ == "__main__":
     # thresholds holds only what is given; hydra wants ++ before a name that is not there yet
     sys.argv[1:] = [re.sub(r"^thresholds\.", "++thresholds.", argument) for argument in sys.argv[1:]]
     sys.argv[1:] = quoted_paths(sys.argv[1:])
-    with plainly():
+    with plainly(settings=SETTINGS):
         main()

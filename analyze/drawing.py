@@ -1,5 +1,6 @@
 """What the figures share: a figure with its caption, grids of panels, words where there is nothing to draw."""
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
@@ -7,15 +8,17 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, MaxNLocator, NullFormatter
 
 from analyze.folder import Census
 from analyze.palette import FAINT, LINE_COLOURS, LINE_MARKERS, STYLE, ramp
 
 T = TypeVar("T")
 UNTRAINED = "untrained"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Captioned(NamedTuple):
@@ -67,6 +70,22 @@ def from_zero(axes: Axes, top: float) -> None:
 def in_percent(axes: Axes) -> None:
     """Shares as percentages on the vertical axis, with no more digits than they need."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g}%"))
+
+
+class PlainPowers(LogFormatterSciNotation):
+    """Matplotlib's numbers of a logarithmic axis in plain letters: 10⁻⁴, 2×10¹. No text of a figure is read as mathematics."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The number at a tick."""
+        plain = re.sub(r"[$]|\\mathdefault", "", super().__call__(x, pos)).replace("\\times", "×")
+        return re.sub(r"\^\{(.*?)\}", lambda power: power[1].translate(SUPERSCRIPTS), plain).strip("{}")
+
+
+def in_powers(axis: Axis) -> None:
+    """Write the numbers of a logarithmic axis, which `set_xscale` or `set_yscale` has made one, in plain letters."""
+    axis.set_major_formatter(PlainPowers())
+    if not isinstance(axis.get_minor_formatter(), NullFormatter):
+        axis.set_minor_formatter(PlainPowers())
 
 
 def layer_lines(axes: Axes, title: str, whole: bool = False) -> None:

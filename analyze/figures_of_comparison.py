@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analyze.comparison import Variant, comparable
-from analyze.drawing import Captioned, from_zero, layer_columns, legend_below, panels, source
+from analyze.drawing import Captioned, from_zero, in_powers, layer_columns, legend_below, panels, source
 from analyze.findings_of_comparison import WORDS
 from analyze.palette import LINE_COLOURS, LINE_MARKERS, styled
 
@@ -53,6 +53,7 @@ def variants_over_training(found: Sequence[Variant], spread: pl.DataFrame) -> Ca
             axes.errorbar(rows["step"], rows["mean"], yerr=_bars(rows), **_style(number), linewidth=1, capsize=2)
             top = max(top, *map(float, rows["greatest"]))
         axes.set_xscale("symlog", linthresh=1)
+        in_powers(axes.xaxis)
         from_zero(axes, top)
         axes.set_title(WORDS[quantity])
         axes.set_xlabel("training step")

@@ -113,12 +113,12 @@ def _write_column(
 ) -> None:
     axes.text(x, 0.1, name, va="top", weight="bold")
     for line, words in enumerate(detected):
-        axes.text(x, 1.6 + line, words, va="top", fontsize=7.5, parse_math=False)
+        axes.text(x, 1.6 + line, words, va="top", fontsize=7.5)
     for start, tokens, colour in ((2.4 + tallest, promoted, PROMOTED), (3.4 + tallest + WRITTEN, suppressed, SUPPRESSED)):
         for line, (value, token, is_detected) in enumerate(tokens):
             axes.text(x + 0.36, start + line, value, va="top", ha="right", fontsize=7.5, color=colour)
             weight = "bold" if is_detected else "normal"
-            axes.text(x + 0.44, start + line, token, va="top", fontsize=7.5, color=colour, weight=weight, parse_math=False)
+            axes.text(x + 0.44, start + line, token, va="top", fontsize=7.5, color=colour, weight=weight)
     axes.text(x + 0.3, 2.4 + tallest + WRITTEN, "⋮", va="top", ha="right", fontsize=8, color=FAINT)
 
 

@@ -9,6 +9,7 @@ from analyze.drawing import (
     UNTRAINED,
     Captioned,
     in_percent,
+    in_powers,
     labels,
     layer_lines,
     legend_below,
@@ -66,6 +67,7 @@ def dead_against_tokens(census: Census) -> Captioned:
         silent = 1 - np.searchsorted(first, read, side="left") / here.height
         lines += axes.plot(read, silent, color=colour, drawstyle="steps-post", label=f"layer {layer}")
     axes.set_xscale("log")
+    in_powers(axes.xaxis)
     axes.set_ylim(0, 1)
     in_percent(axes)
     axes.grid(visible=True)

@@ -14,6 +14,7 @@ from analyze.drawing import (
     Captioned,
     breadth,
     dashed,
+    in_powers,
     layer_columns,
     legend_below,
     panels,
@@ -110,6 +111,7 @@ def mutual_information(censuses: Sequence[Census], null: Census | None = None) -
             )
         axes.axhline(census.position_threshold, color=INK, linewidth=0.9, linestyle="--")
         axes.set_yscale("log")
+        in_powers(axes.yaxis)
         axes.set_ylim(FAINTEST * 0.8, 10 ** edges[-1])
         axes.set_yticks([10.0**power for power in range(-4, ceil(edges[-1]))], minor=False)
         layer_columns(axes, census.layers["layer"].to_list())

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analyze.drawing import Captioned, in_percent, legend_below, panels, short, source, spread
+from analyze.drawing import Captioned, in_percent, in_powers, legend_below, panels, short, source, spread
 from analyze.folder import Census
 from analyze.palette import FAINT, TYPE_COLOURS, TYPE_WORDS, TYPES, ramp, styled
 
@@ -100,6 +100,7 @@ def dead_over_training(*runs: Sequence[Census]) -> Captioned:
             axes.plot(steps, shares, color=colours[layer], marker="o", markersize=2.5)
             top = max(top, *shares)
         axes.set_xscale("symlog", linthresh=1)
+        in_powers(axes.xaxis)
         axes.set_title(run[0].run)
         axes.set_xlabel("training step")
         axes.grid(visible=True, axis="y")

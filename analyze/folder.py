@@ -115,8 +115,9 @@ class Census:
         return (text if text and "\ufffd" not in text else piece).translate(VISIBLE)
 
 
-def open_census(folder: Path) -> Census:
+def open_census(folder: str | Path) -> Census:
     """The census in a folder, its tables read and its counts left on disk until they are asked for."""
+    folder = Path(folder)
     if not (folder / "meta.json").is_file():
         raise UserError(f"{folder} is no finished census: meta.json is missing. Run analyze/run.py with out={folder} first.")
     meta = read_meta(folder)

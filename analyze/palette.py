@@ -81,6 +81,7 @@ STYLE = {
     "axes.facecolor": "none",
     "figure.facecolor": "none",
     "text.color": INK,
+    "text.parse_math": False,  # names of models and runs hold any letter, `$` and `\\` among them
     "xtick.color": FAINT,
     "ytick.color": FAINT,
     "xtick.labelcolor": INK,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from analyze.folder import Census, open_census
 from analyze.formats import read_meta, write_meta
 from analyze.suppression import TOO_LOOSE, answerable
 from errors import UserError
+from signals import Stopped, left_to_the_parent
 
 
 def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: Console) -> None:
@@ -52,9 +53,16 @@ def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: C
 
 def _redraw_runs(runs: list[Path], given: Mapping[str, Any], null: Path | None, console: Console) -> None:
     """Each in a process of its own, as many at a time as there are cores."""
-    with ProcessPoolExecutor(min(len(runs), os.cpu_count() or 1), get_context("spawn")) as pool:
-        for done in [pool.submit(_redraw_run, run, given, null, console.quiet) for run in runs]:
-            done.result()
+    processes = min(len(runs), os.cpu_count() or 1)
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=left_to_the_parent) as pool:
+        try:
+            for done in [pool.submit(_redraw_run, run, given, null, console.quiet) for run in runs]:
+                done.result()
+        except Stopped:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.kill()  # every file is written whole
+            raise
 
 
 def _redraw_run(run: Path, given: Mapping[str, Any], null: Path | None, quiet: bool) -> None:

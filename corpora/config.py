@@ -9,7 +9,6 @@ from errors import UserError
 SOURCES = ("local", "files", "openwebtext", "pile", "hub", "tokens")
 LARGEST_VOCABULARY = 1_000_000  # ids of a BPE trained here
 LONGEST_NAME = 100  # characters, so that a folder of this name and a hash can be made everywhere
-MOST_WORKERS = 512
 SPLITTINGS = ("hash", "nanogpt")
 
 
@@ -78,8 +77,8 @@ class CorpusConfig:
                 "corpus.split=nanogpt draws from all documents of files or OpenWebText as they come: it needs corpus.distinct=false, "
                 "corpus.bytes_per_domain=null and corpus.source=files or openwebtext."
             )
-        if self.workers is not None and not 1 <= self.workers <= MOST_WORKERS:
-            raise UserError(f"corpus.workers={self.workers} must lie between 1 and {MOST_WORKERS}, or be null for one a core.")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"corpus.workers={self.workers} must be at least 1, or null for one a core.")
         if self.mark_bytes < 1:
             raise UserError(f"corpus.mark_bytes={self.mark_bytes} must be at least 1.")
         if not 0 < self.validation_share < 1:

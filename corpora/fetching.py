@@ -81,7 +81,7 @@ def _rows(repository: str, commit: str, name: str, size: int) -> int:
         file.seek(size - len(end))
         file.write(end)
         file.flush()
-        return int(pl.scan_parquet(file.name).select(pl.len()).collect().item())
+        return int(pl.scan_parquet(file.name, glob=False).select(pl.len()).collect().item())
 
 
 def _end(repository: str, commit: str, name: str, size: int, n: int) -> bytes:

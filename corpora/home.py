@@ -1,4 +1,4 @@
-"""Paths in settings: `~` at their beginning, and signs that hydra reads as its own.
+"""Paths and names in settings: `~` at their beginning, and signs that hydra reads as its own.
 
 Not every shell expands `~` in `out=~/x`, none does in `runs=[~/a,~/b]`; and hydra parses `ckpt=a b=(1),é.ckpt` before we see it.
 """
@@ -10,6 +10,7 @@ from typing import Any
 from errors import UserError
 
 PATHS = ("ckpt", "out", "untrained", "null", "scratch", "runs", "corpus.path", "corpus.store", "corpus.tokenizer")
+TEXTS = ("name", "corpus.name", "corpus.text", "corpus.subset", "corpus.part", "wandb.project")  # names that are no paths
 LISTS = ("runs", "censuses")
 DOMAINS = "corpus.domains"
 PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:+%*@?|-]*$", re.ASCII)  # what hydra takes for a string and nothing else
@@ -41,7 +42,7 @@ def _quoted(argument: str, sweeps: bool) -> str:
         return f"++{bare}={_quotes(value)}"
     if bare in LISTS and value.startswith("[") and value.endswith("]"):
         return f"{name}=[{','.join(_quotes(path.strip()) for path in ELEMENT.findall(value[1:-1]))}]"
-    if bare in PATHS and not (sweeps and re.search(r",|^\w+\(", value)):
+    if bare in PATHS + TEXTS and not (sweeps and re.search(r",|^\w+\(", value)):
         return f"{name}={_quotes(value)}"
     return argument
 

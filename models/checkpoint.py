@@ -20,6 +20,7 @@ from models.config import OPTConfig
 from models.huggingface import file_name, huggingface
 from models.opt import OPT, Block, Decoder, exported_positions
 from models.shards import some
+from models.unallocated import unallocated
 from models.weights import Stored
 
 CHECKSUM = "model.safetensors sha256"  # entry of a milestone's training_state.json
@@ -85,7 +86,7 @@ class Checkpoint:
 
     def layer_tensors(self, layer: int) -> dict[str, Stored]:
         """Where one decoder layer's tensors are, by their names in a `Block`."""
-        with torch.device("meta"):
+        with unallocated():
             names = Block(self.config).state_dict()
         return {name: self.tensors[f"decoder.layers.{layer}.{name}"] for name in names}
 
@@ -103,7 +104,7 @@ class Checkpoint:
 
     def ends(self, dtype: torch.dtype) -> Decoder:
         """Read everything but the decoder layers: embedding and what stands before the unembedding."""
-        with torch.device("meta"):
+        with unallocated():
             decoder = Decoder(self.config, blocks=0)
         weights = {name: self.tensors[f"decoder.{name}"].read().to(dtype) for name in decoder.state_dict()}
         decoder.load_state_dict(weights, assign=True)

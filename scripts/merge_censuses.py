@@ -18,8 +18,13 @@ from analyze.formats import FORMAT, read_meta, write_meta
 from analyze.merging import merged_counts, merged_index
 from analyze.meta import dead_bound
 from analyze.positions import bias
+from corpora.home import expanded
 from corpora.sequences import Sequences
 from errors import UserError, plainly
+from models.objects import entry
+from settings import check_new_folder
+
+NEEDED = (("keep_ngrams", "identity"), ("bos_id", "corpus"), ("domains", "corpus"))  # entries of meta.json, and where they stand
 
 
 def merge(a: Path, b: Path, out: Path) -> None:
@@ -35,8 +40,7 @@ def merge(a: Path, b: Path, out: Path) -> None:
     layers = [sorted(file.name for file in (folder / "layers").glob("*.safetensors")) for folder in (a, b)]
     if layers[0] != layers[1]:
         raise UserError(f"{a} and {b} hold different layers; take both censuses of the same ones.")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; choose another folder.")
+    check_new_folder(out, or_empty=True)
     ia, ib = (Index.load(folder / "index.safetensors") for folder in (a, b))
     bos_id, keep = metas[0]["corpus"]["bos_id"], metas[0]["identity"]["keep_ngrams"]
     whole = merged_index(ia, ib, bos_id)
@@ -58,10 +62,14 @@ def merge(a: Path, b: Path, out: Path) -> None:
 
 
 def _meta(folder: Path) -> dict[str, Any]:
+    file = folder / "meta.json"
     found = read_meta(folder)
     check_layers(folder, found)
-    if "corpus" not in found:
+    parts = {name: entry(found, name, dict, file) for name in ("identity", "corpus", "thresholds")}
+    if any(part is None for part in parts.values()):
         raise UserError(f"{folder} is no finished census; the command that began it goes on.")
+    if lacking := [name for name, part in NEEDED if name not in parts[part]]:
+        raise UserError(f"{file} lacks {lacking[0]}; copy the census again, or take it anew.")
     return found
 
 
@@ -94,9 +102,9 @@ def main() -> None:
     parser.add_argument("b", type=Path, help="census folder of the second shard")
     parser.add_argument("out", type=Path, help="new census folder")
     arguments = parser.parse_args()
-    with plainly():
-        merge(arguments.a, arguments.b, arguments.out)
+    merge(*(Path(expanded(str(folder))) for folder in (arguments.a, arguments.b, arguments.out)))
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after="remove the folder that it began, and the same command begins again"):
+        main()

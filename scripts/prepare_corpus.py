@@ -11,7 +11,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +20,7 @@ from corpora.home import quoted_paths
 from corpora.prepare import any_store
 from corpora.store import SPLITS, TokenStore
 from errors import plainly
-from settings import check_settings
+from settings import check_settings, configuration, setting_names
 
 
 @dataclass
@@ -51,8 +51,7 @@ def contents(store: TokenStore) -> Table:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="prepare_corpus")
 def main(cfg: DictConfig) -> None:
     with plainly():
-        config = OmegaConf.to_object(cfg)
-        assert isinstance(config, PrepareConfig)
+        config = configuration(cfg, PrepareConfig)
         store = any_store(config.corpus)
         store.verify()
         Console().print(contents(store))
@@ -60,5 +59,5 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[1:] = quoted_paths(sys.argv[1:])
-    with plainly():
+    with plainly(settings=setting_names(PrepareConfig)):
         main()

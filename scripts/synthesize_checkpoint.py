@@ -24,13 +24,15 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from torch import Tensor
 
-from errors import UserError, plainly
+from errors import BEGINS_AGAIN, UserError, plainly
 from files import whole_folder
 from models.config import OPTConfig
 from models.huggingface import huggingface
 from models.opt import OPT, PAD
 from models.pickled import plain_values
+from models.unallocated import unallocated
 from models.weights import DTYPES, Stored, safetensors_index
+from settings import check_new_folder
 
 CONF = Path(__file__).parents[1] / "conf"
 SIZES = ("125m", "350m", "1.3b", "2.7b", "6.7b", "13b", "30b", "66b", "8m", "demo")
@@ -48,12 +50,12 @@ def opt(size: str, layers: int | None = None) -> OPTConfig:
     variant = CONF / "model" / ("postln.yaml" if size == "350m" else "baseline.yaml")
     values = OmegaConf.merge(OmegaConf.select(OmegaConf.load(CONF / "size" / f"{size}.yaml"), "model"), OmegaConf.load(variant))
     config = OPTConfig(**{str(name): value for name, value in values.items()})
-    return replace(config, vocab_size=VOCABULARY, layers=layers or config.layers)
+    return replace(config, vocab_size=VOCABULARY, layers=config.layers if layers is None else layers)
 
 
 def shapes_of(config: OPTConfig) -> Shapes:
     """Every tensor of the model, in its order."""
-    with torch.device("meta"):
+    with unallocated():
         return {name: tuple(tensor.shape) for name, tensor in OPT(config).state_dict().items()}
 
 
@@ -161,8 +163,11 @@ def synthesize(config: OPTConfig, out: Path, arguments: argparse.Namespace, cons
         raise UserError(
             "--one-layer needs --layout bin or bin-sharded: safetensors cannot store several tensors as the same bytes."
         )
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another folder.")
+    if not arguments.shard_gb > 0:
+        raise UserError(f"--shard-gb={arguments.shard_gb} must be above 0.")
+    if not 0 <= arguments.seed < 2**63:
+        raise UserError(f"--seed={arguments.seed} must be 0 or more, and below 2^63.")
+    check_new_folder(out)
     shapes = shapes_of(config)
     files = shards(shapes, dtype, one_layer, int(arguments.shard_gb * 1e9)) if sharded else [shapes]
     names = _names("model" if kind == "safetensors" else "pytorch_model", kind, len(files) if sharded else 0)
@@ -234,8 +239,8 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--one-layer", action="store_true", help="one layer on disk stands for all of them")
     parser.add_argument("--shard-gb", type=float, default=10.0, help="largest file of a sharded layout")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args(None if words is None else list(words))
-    with plainly():
+    with plainly(after=BEGINS_AGAIN):
+        arguments = parser.parse_args(None if words is None else list(words))
         synthesize(opt(arguments.size, arguments.layers), arguments.out, arguments, Console(stderr=True))
 
 

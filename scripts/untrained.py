@@ -5,32 +5,48 @@ An untrained network too has dead neurons, and neurons whose firing depends on p
 """
 
 import argparse
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from errors import UserError, plainly
+from safetensors import SafetensorError
+
+from corpora.home import expanded
+from errors import BEGINS_AGAIN, UserError, plainly
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from models.opt import OPT, initialise
+from settings import check_new_folder
+
+LARGEST_STD = 1000.0  # as model.init_std
 
 
 def untrained(like: str, out: Path, seed: int, std: float | None) -> None:
     """Initialise a model of the shape of `like` as OPT's training does, in memory, and write it.
 
     Raises:
-        UserError: see `open_checkpoint`; or `out` is there already.
+        UserError: see `open_checkpoint`; or `out` is there already, or cannot be written; or a number is none.
     """
-    if out.exists():
-        raise UserError(f"{out} exists already; choose another folder.")
-    checkpoint = open_checkpoint(like)
+    check_new_folder(out)
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed={seed} must be 0 or more, and below 2^63.")
+    if std is not None and not 0 < std <= LARGEST_STD:
+        raise UserError(f"--std={std} must be above 0, and at most {LARGEST_STD:g}.")
+    checkpoint = open_checkpoint(expanded(like))
+    print(*checkpoint.notes, sep="\n", end="\n" if checkpoint.notes else "", file=sys.stderr)
     config = checkpoint.config if std is None else replace(checkpoint.config, init_std=std)
     file = Path(checkpoint.tokenizer) if checkpoint.tokenizer else None
     file = file / "tokenizer.json" if file and file.is_dir() else file
     state = {"step": 0, "tokens": 0, "name": f"untrained {checkpoint.name}"}
-    save_checkpoint(initialise(OPT(config), seed), out, state, file if file and file.is_file() else None)
+    model = initialise(OPT(config), seed)
+    try:
+        save_checkpoint(model, out, state, file if file and file.is_file() else None)
+    except (OSError, SafetensorError) as trouble:
+        shutil.rmtree(out.with_name(f".{out.name}.partial"), ignore_errors=True)
+        raise UserError(f"{out} cannot be written ({trouble}); make room, or choose another place.") from None
 
 
 def main() -> None:
@@ -45,9 +61,9 @@ def main() -> None:
         help="of initial weights; else what a checkpoint of this project began with, and 0.006 for any other OPT",
     )
     arguments = parser.parse_args()
-    with plainly():
-        untrained(arguments.like, arguments.out, arguments.seed, arguments.std)
+    untrained(arguments.like, Path(expanded(str(arguments.out))), arguments.seed, arguments.std)
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()

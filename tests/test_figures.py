@@ -1,5 +1,6 @@
 """Figures: every one is drawn from full and from empty tables, says why it is empty, and its colours stay apart."""
 
+import re
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -10,14 +11,16 @@ import polars as pl
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from synthetic_census import write_census
 
-from analyze.drawing import Captioned, printable, spread
+from analyze.drawing import Captioned, PlainPowers, printable, spread
 from analyze.figures import census_figures, comparison_figures, drawn, run_figures, write_figure
 from analyze.figures_of_detectors import trigger_suppression, what_detectors_write
-from analyze.figures_of_position import mutual_information, positional_neurons
+from analyze.figures_of_position import mutual_information, position_examples, positional_neurons
 from analyze.figures_of_teams import first_positions, position_teams
 from analyze.folder import Census, open_census
+from analyze.neuron_table import table_block
 from analyze.palette import PALETTE, POSITION_TYPES, STRENGTHS, position_colour, ramp, with_css_variables
 from analyze.suppression import SHARES
 from errors import UserError
@@ -228,6 +231,25 @@ def test_tokens_are_printed_in_letters_that_the_font_has() -> None:
     assert printable("a" * 30, 10) == "aaaaaaaaa…"
 
 
+def test_any_name_is_drawn_as_it_is_written(
+    tmp_path: Path, figures: dict[str, Captioned], variants: dict[str, Captioned]
+) -> None:
+    """In a folder whose name is a glob: matplotlib reads no mathematics, polars matches no pattern."""
+    odd = write_census(tmp_path / "a[1]*?" / "$\\frac$", title="$\\frac$", step=None, layers=1, neurons=8, places=64)
+    assert "$\\frac$" in drawn(position_examples(odd).figure, "svg").decode()
+    texts = [text for of in (figures, variants) for figure, _ in of.values() for text in figure.findobj(Text)]
+    lettered = [text for text in texts if isinstance(text, Text) and re.search("[a-z]", text.get_text())]
+    assert lettered and not any(text.get_parse_math() for text in lettered)
+    assert table_block(odd)
+
+
+def test_powers_of_ten_are_plain_letters(figures: dict[str, Captioned], variants: dict[str, Captioned]) -> None:
+    drawings = [figures["mutual_information"], figures["dead_against_tokens"], variants["dead_over_training"]]
+    of_information, *_ = pages = [drawn(figure, "svg").decode() for figure, _ in drawings]
+    assert not any("mathdefault" in page for page in pages) and ">10⁻⁴<" in of_information
+    assert [PlainPowers()(number) for number in (0.0, 1.0, 0.001, 20.0, -1e12)] == ["0", "10⁰", "10⁻³", "2×10¹", "-10¹²"]
+
+
 def test_each_positional_neuron_is_one_circle_and_circles_do_not_overlap(tmp_path: Path) -> None:
     many = {"oscillatory_weak": 40, "both_strong": 30, "other_weak": 20}
     census = write_census(tmp_path / "c", positional=many, neurons=100, places=64, layers=3)
@@ -295,8 +317,13 @@ def test_tokens_read_as_text(census: Census, silent: Census) -> None:
 
 
 def test_a_folder_that_is_no_census_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"meta\.json is missing"):
-        open_census(tmp_path)
+    for folder in (tmp_path, str(tmp_path)):
+        with pytest.raises(UserError, match=r"meta\.json is missing"):
+            open_census(folder)
+
+
+def test_a_census_opens_by_the_name_of_its_folder(census: Census) -> None:
+    assert open_census(str(census.path)).neurons.equals(census.neurons) and open_census(str(census.path)).path == census.path
 
 
 def test_spread_keeps_the_ends() -> None:

@@ -129,7 +129,21 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("setting", ["ckpt", "out", "scratch", "untrained", "corpus.path", "+corpus.store", "corpus.tokenizer"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "ckpt",
+        "out",
+        "scratch",
+        "untrained",
+        "corpus.path",
+        "+corpus.store",
+        "corpus.tokenizer",
+        "name",
+        "corpus.text",
+        "wandb.project",
+    ],
+)
 def test_any_path_goes_through_hydra(setting: str, name: str) -> None:
     """Alone and in a list, bare, and in a sweep where it has no comma."""
     (override,) = OverridesParser.create().parse_overrides(quoted_paths([f"{setting}={name}"]))

@@ -19,7 +19,7 @@ from corpora.prepare import token_store
 from errors import UserError
 from models.config import OPTConfig
 from models.opening import open_checkpoint
-from train.config import BatchConfig, OptimizerConfig, TrainConfig, ValidationConfig
+from train.config import BatchConfig, LiveConfig, OptimizerConfig, TrainConfig, ValidationConfig
 from train.folder import last_checkpoint
 from train.keeping import Keeping
 from train.schedule import dropout_seed, learning_rate
@@ -106,8 +106,9 @@ def test_a_finished_run_is_left_alone(corpus: CorpusConfig, tmp_path: Path) -> N
     assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
 
 
-def test_a_damaged_checkpoint_is_named(corpus: CorpusConfig, tmp_path: Path) -> None:
-    run = train(tiny.training(corpus, tmp_path, steps=3, milestones=[3]), [])
+def test_a_damaged_checkpoint_is_named(corpus: CorpusConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(tiny.training(corpus, tmp_path, steps=3, milestones=[900]), [])
+    assert "900: beyond the last step, 3; the last" in capsys.readouterr().err and weights(run, 3)
     last = last_checkpoint(run)
     last.write_bytes(last.read_bytes()[:-500])
     with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
@@ -256,3 +257,21 @@ def test_another_s_tokenizer_has_its_ids_in_the_milestone_or_is_refused(
     else:
         entries = json.loads((train(config, []) / "milestones" / "step_000000001" / "config.json").read_text())
         assert entries["bos_token_id"] == entries["eos_token_id"] == 0
+
+
+@pytest.mark.parametrize(
+    ("milestones", "kept", "said"),
+    [
+        ([50_000, 150_000], [6], "50,000, 150,000: beyond the last step, 6; the last step is kept instead"),
+        ([0, 50_000], [0, 6], "50,000: beyond the last step, 6; the last step is kept instead"),
+        ([3, 7], [3], "7: beyond the last step, 6; left out"),
+        ([6, 7], [6], "7: beyond the last step, 6; left out"),
+        ([0, 6], [0, 6], ""),
+        ([], [], ""),
+    ],
+)
+def test_milestones_beyond_the_end_are_left_out_and_said(milestones: list[int], kept: list[int], said: str) -> None:
+    config = tiny.training(
+        CorpusConfig(name="x", source="local"), Path("runs"), milestones=milestones, live=LiveConfig("milestones")
+    )
+    assert (config.kept_steps, config.census_steps, config.late_milestones) == (kept, kept, said)

@@ -126,7 +126,7 @@ class TrainConfig:
     steps: int = 300_000  # optimizer steps
     milestones: list[int] = field(
         default_factory=lambda: [50_000, 150_000, 300_000]
-    )  # steps whose weights are kept; 0: untrained
+    )  # steps whose weights are kept, 0: untrained; beyond the last step: left out
     log_every: int = 10  # steps between lines of metrics.jsonl
     checkpoint_every: int = 500  # steps between writes of checkpoints/last.ckpt
     precision: str = "auto"  # auto | float32 | bfloat16; auto: bfloat16 autocast where the machine computes in it
@@ -161,8 +161,29 @@ class TrainConfig:
             raise UserError(f"time_limit={self.time_limit:g} must be hours, 0 or more, or null.")
         if self.peak_flops is not None and self.peak_flops <= 0:
             raise UserError(f"peak_flops={self.peak_flops} must be above 0, or null.")
-        if late := [step for step in self.milestones if not 0 <= step <= self.steps]:
-            raise UserError(f"milestones={late} lie outside 0..{self.steps}, the steps of this run.")
+
+    @property
+    def kept_steps(self) -> list[int]:
+        """Steps whose weights are kept: the milestones up to the end, and the end where those after step 0 lie beyond it."""
+        within = {step for step in self.milestones if step <= self.steps}
+        instead = {self.steps} if self._late and not any(within) else set()
+        return sorted(within | instead)
+
+    @property
+    def _late(self) -> list[int]:
+        return sorted({step for step in self.milestones if step > self.steps})
+
+    @property
+    def late_milestones(self) -> str:
+        """Which milestones lie beyond the end of this run, and what becomes of them, in words; empty if none does."""
+        if not self._late:
+            return ""
+        instead = (
+            "left out"
+            if self.steps in self.milestones or self.kept_steps[-1:] != [self.steps]
+            else "the last step is kept instead"
+        )
+        return f"{', '.join(f'{step:,}' for step in self._late)}: beyond the last step, {self.steps:,}; {instead}"
 
     @property
     def census_steps(self) -> list[int]:
@@ -170,7 +191,7 @@ class TrainConfig:
         if self.live.spacing == "off":
             return []
         spaced = [m * 10**k for k in range(12) for m in (1, 2, 5)] if self.live.spacing == "log" else []
-        return sorted({step for step in (*self.milestones, *self.live.steps, *spaced) if step <= self.steps})
+        return sorted({step for step in (*self.kept_steps, *self.live.steps, *spaced) if step <= self.steps})
 
     def micro_steps(self, ranks: int = 1) -> int:
         """Micro-batches per optimizer step and rank.

@@ -57,7 +57,7 @@ class Keeping(L.Callback):
         if trainer.is_global_zero:
             with on_disk(self.run):
                 self.metrics.forget_after(trainer.global_step)
-        if trainer.global_step == 0 and 0 in module.config.milestones:
+        if trainer.global_step == 0 and 0 in module.config.kept_steps:
             self.val_loss = validation_loss(module, self.windows)
             self._milestone(module)
         self._kept = trainer.global_step
@@ -66,7 +66,7 @@ class Keeping(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: Training, outputs: Any, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         """Do what this step asks for."""
         config, step = module.config, trainer.global_step
-        milestone = step in config.milestones
+        milestone = step in config.kept_steps
         validate = milestone or step % config.validation.every == 0 or step == config.steps
         if validate or step % config.log_every == 0 or step == 1:
             self._log(trainer, module, validate=validate)

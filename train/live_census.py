@@ -1,10 +1,9 @@
 """A model in training -> censuses of it at chosen steps, on one held-out sample, by the code of analyze/run.py."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,6 @@ from analyze.config import AnalyzeConfig
 from analyze.drawing import spread
 from analyze.evolution import write_evolution
 from analyze.folder import open_census
-from analyze.formats import is_finished, read_meta
 from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
@@ -30,16 +28,17 @@ from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
 from train.folder import BegunOtherwise
+from train.live_folder import PASSING, SAMPLE, census_name, forget_after, is_finished, lacks_census
 from train.module import Training
 from train.plan import Plan
+from train.stopping import GaveWay
 from train.together import Together
 
 LEAST_TOKENS = 8192  # of a sample that is chosen by time
 MOST_TOKENS = 1_000_000  # of one, however much time there is
 HEADROOM = 0.85  # of the share that is planned with; the rest is for what takes longer than it did at the trial
-SAMPLE, PASSING = "sample.json", ".passing-"
 ENOUGH = 20  # steps that show how fast training is
-Pause = Callable[[], AbstractContextManager[None]]
+Within = Callable[[], AbstractContextManager[None]]
 
 
 def affordable(steps: list[int], seconds: float, of_least: float, least: int) -> tuple[int, list[int]]:
@@ -57,14 +56,16 @@ def affordable(steps: list[int], seconds: float, of_least: float, least: int) ->
 class LiveCensus(L.Callback):
     """Takes the censuses of a run while it trains, in `RUN/live`; changes nothing in the run. The first rank takes them alone.
 
-    Whatever goes wrong in one is said, and training goes on without it.
-    It comes before what writes last.ckpt, so that a run that is killed in a census makes the step, and the census, again.
+    Whatever goes wrong in one is said, and training goes on without it. A signal ends it, for the run to stop after its step.
+    It comes after what writes the milestone and last.ckpt. A run that ended in a census takes it when it goes on: from last.ckpt
+    if that is of its step, also of the last one, else when the step is made again.
     """
 
     def __init__(
-        self, run: Path, plan: Plan, mirror: Mirror, together: Together, console: Console, pause: Pause = nullcontext
+        self, run: Path, plan: Plan, mirror: Mirror, together: Together, console: Console, pause: Within, giving_way: Within
     ) -> None:
         self.out, self.plan, self.mirror, self.console, self.pause = run / "live", plan, mirror, console, pause
+        self.giving_way = giving_way
         self.together, self.due = together, list[int]()  # the steps of censuses, for all ranks
         self.sample: dict[str, Any] = {}  # tokens, steps, and what the censuses took, in seconds; kept in sample.json
         self.began = 0.0  # when training did, after the first census; 0: not yet
@@ -87,8 +88,10 @@ class LiveCensus(L.Callback):
         with self.pause():
             self.together.told(lambda: self._take_if_due(module, step))
 
-    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Write what changed from census to census, and say what it cost."""
+    def teardown(self, trainer: L.Trainer, module: Training, stage: str) -> None:  # type: ignore[override]
+        """Write what changed from census to census, and say what it cost; before, take the last census if it alone is lacking."""
+        if not self.began and self.together.told(lambda: lacks_census(self.out.parent, trainer.global_step)):
+            self.together.told(lambda: self._take_the_last(module))
         self._sum_up(trainer)
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
@@ -100,12 +103,12 @@ class LiveCensus(L.Callback):
         if not (trainer.is_global_zero and self.began and self.sample):
             return
         try:
-            if not (folders := sorted(folder for folder in self.out.glob("step_*") if _finished(folder))):
+            if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder, damaged=True))):
                 return
             write_evolution([open_census(folder) for folder in folders], self.out)
             self._spend("evolution", begun)
             trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
-            write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+            self._write_sample()
         except Exception as mistake:  # the run is kept, or what stopped it is said
             self._say(f"what changed from census to census is not written: {why(mistake)}")
             return
@@ -117,27 +120,41 @@ class LiveCensus(L.Callback):
 
     def _take_if_due(self, module: Training, step: int) -> None:
         try:
-            self._take(module, step)
+            with self.giving_way():
+                self._take(module, step)
+        except GaveWay:
+            self._say(f"the live census at step {step:,} is left to the next start")
         except Exception as mistake:  # training goes on
             self._say(f"no live census at step {step:,}: {why(mistake)}")
 
+    def _take_the_last(self, module: Training) -> None:
+        self.sample, self.began = json.loads((self.out / SAMPLE).read_text()), time.perf_counter()
+        self.plan.start = module.global_step
+        self._take_if_due(module, module.global_step)
+
     def _take(self, module: Training, step: int) -> None:
-        if step not in self.sample["steps"] or _finished(self.out / _name(step)):
+        if step not in self.sample["steps"] or is_finished(self.out / census_name(step)):
             return
         if self._too_dear(module, step):
-            self._say(
-                f"the live census at step {step:,} is left out: all would take more than live.share={module.config.live.share:g}"
-            )
+            self._leave_out(step, module.config.live.share)
             return
         begun = time.perf_counter()
         with _untouched(module):
-            out = self._census(module, self.sample["tokens"], self.out / _name(step))
+            out = self._census(module, self.sample["tokens"], self.out / census_name(step))
             mirror_census(self.mirror, open_census(out), "live")
         self._spend(str(step), begun)
 
+    def _leave_out(self, step: int, share: float) -> None:
+        self.sample["left_out"] = [*self.sample.get("left_out", []), step]
+        self._write_sample()
+        self._say(f"the live census at step {step:,} is left out: all would take more than live.share={share:g}")
+
+    def _write_sample(self) -> None:
+        write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+
     def _too_dear(self, module: Training, step: int) -> bool:
         """Whether one more census takes the whole past the share, at the speed that training has shown."""
-        if module.config.live.tokens is not None:
+        if module.config.live.tokens is not None or 0 < step == self.plan.start:  # chosen before the run ended in it
             return False
         taken = [seconds for what, seconds in self.sample["seconds"].items() if what.isdigit()]
         done, steps = step - self.plan.start, module.config.steps
@@ -153,7 +170,7 @@ class LiveCensus(L.Callback):
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            self._forget_after(module.global_step)
+            forget_after(self.out, module.global_step)
             self._choose(module, steps)
         except BegunOtherwise:
             raise
@@ -178,7 +195,7 @@ class LiveCensus(L.Callback):
         self.sample = {"asked": steps, "steps": steps, "tokens": live.tokens, "trained": 0.0, "seconds": {}}
         if live.tokens is None:
             self._choose_by_trial(module, steps)
-        write_whole(file, json.dumps(self.sample, indent=2) + "\n")
+        self._write_sample()
 
     def _choose_by_trial(self, module: Training, steps: list[int]) -> None:
         live, context = module.config.live, module.config.model.context
@@ -216,17 +233,10 @@ class LiveCensus(L.Callback):
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())
         return out
 
-    def _forget_after(self, step: int) -> None:
-        for folder in self.out.glob("step_*"):
-            if int(folder.name.removeprefix("step_")) > step:
-                shutil.rmtree(folder)
-        for left in self.out.glob(f"{PASSING}*"):  # by a run that was killed
-            shutil.rmtree(left)
-
     def _spend(self, what: str, begun: float) -> None:
         self.sample["seconds"][what] = round(time.perf_counter() - begun, 4)
         if (self.out / SAMPLE).is_file():
-            write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+            self._write_sample()
 
     def _spent(self) -> float:
         """Seconds of everything but the machine code, which is loaded, or made, once."""
@@ -234,15 +244,6 @@ class LiveCensus(L.Callback):
 
     def _say(self, words: str) -> None:
         self.console.print(words, markup=False, highlight=False, soft_wrap=True)
-
-
-def _name(step: int) -> str:
-    return f"step_{step:09d}"
-
-
-def _finished(census: Path) -> bool:
-    """Whether a census is whole: its meta.json is complete at the very end."""
-    return (census / "meta.json").is_file() and is_finished(read_meta(census))
 
 
 def _untouched(module: Training) -> AbstractContextManager[None]:

@@ -27,7 +27,7 @@ class Plan(L.Callback):
         seconds = _micro_batch_seconds(trainer, module, self.steps.order.window(0)) * self.steps.micro_steps * left
         self.start, self.seconds = trainer.global_step, seconds
         parameters = sum(p.numel() for p in module.model.parameters())
-        milestones = sum(step >= trainer.global_step for step in config.milestones)
+        milestones = sum(step >= trainer.global_step for step in config.kept_steps)
         disk = 4 * parameters * milestones + 2 * 12 * parameters  # float32 weights; weights and two moments, old and new
         tokens = config.batch.tokens * config.steps
         rows = {
@@ -43,8 +43,10 @@ class Plan(L.Callback):
             "time": f"about {duration(seconds)} for {left:,} steps ({config.batch.tokens * left / seconds:,.0f} tokens/s measured)",
             "disk": f"about {disk / 1e9:.2f} GB: {milestones} milestones and the checkpoint to resume from",
         }
+        if config.late_milestones:
+            rows["milestones"] = config.late_milestones
         if cannot := config.model.inexpressible:
-            rows["milestones"] = f"transformers' OPT cannot open them, it has no {' and no '.join(cannot)}; the census can"
+            rows["their format"] = f"transformers' OPT cannot open them, it has no {' and no '.join(cannot)}; the census can"
         table = Table("plan", "", show_header=False, box=None)
         for name, value in rows.items():
             table.add_row(name, value)

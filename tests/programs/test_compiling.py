@@ -37,7 +37,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(place: Path, name: str, steps: int, compiled: bool = True) -> Path:
-    assert program("train/run.py", *RUN, *SHAPE, *STEPS, f"name={name}", f"steps={steps}", f"compile={compiled}", cwd=place) == 0
+    done = program("train/run.py", *RUN, *SHAPE, *STEPS, f"name={name}", f"steps={steps}", f"compile={compiled}", cwd=place)
+    assert done.returncode == 0, done.stderr
     return place / name
 
 

@@ -41,7 +41,7 @@ def path_of_its_own() -> Iterator[None]:
 
 @pytest.mark.long
 def test_the_rehearsal_ends_with_every_row(tmp_path: Path) -> None:
-    assert program("scripts/gpu.py", "--rehearse", "--out", str(tmp_path), cwd=tmp_path) == 0
+    assert program("scripts/gpu.py", "--rehearse", "--out", str(tmp_path), cwd=tmp_path).returncode == 0
     page = (tmp_path / PAGE).read_text()
     found = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in page.splitlines() if line.startswith("| ")]
     assert [row for row in found if row[2] not in ("became", "done", "figure")][: len(ROWS)] == ROWS
