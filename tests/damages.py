@@ -68,7 +68,9 @@ def _of_store(corpus: CorpusConfig) -> Numbers:
 def _census(room: Path, corpus: CorpusConfig) -> Trusted:
     config = tiny.analysis(room / "model", corpus, room / "census", micro=4)
     _taken(config)
-    redraw(room / "census", {}, None, QUIET)  # figures and page
+    (room / "census" / "figures").mkdir()
+    for name in ("figures/figure_01.png", "figures/figure_01.svg", "report.html"):  # which no step reads
+        (room / "census" / name).write_text("drawn")
     steps = {"open": _opened, "draw": _drawn, "go on": lambda folder: _opened(_taken(config))}
     return Trusted("census", room / "census", steps)
 
