@@ -5,11 +5,13 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from errors import UserError
+from locks import locked
 
-UNFINISHED = re.compile(r"\..+\.\d+\.partial")  # temporary names: .NAME.PID.partial
+UNFINISHED = re.compile(r"\.(.+)\.\d+\.partial")  # temporary names: .NAME.PID.partial
 
 
 @contextmanager
@@ -74,12 +76,30 @@ def write_whole(file: Path, content: bytes | str) -> None:
         ) from None
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers left in a folder and in its folders. Only who holds the folder's lock may."""
-    for path in list(folder.rglob(".*.partial")):
-        if UNFINISHED.fullmatch(path.name):
-            with suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+def remove_unfinished(folder: Path, deep: bool = True) -> None:
+    """Remove what killed writers left of a folder and in it; `deep`: in its folders too. Only who holds the folder's lock may.
+
+    What is below a lock of its own is left to who holds that.
+    """
+    of_itself = re.compile(rf"\.{re.escape(folder.name)}(\.older)?\.\d+\.partial")
+    beside = [path for path in folder.parent.glob(".*.partial") if of_itself.fullmatch(path.name)]
+    for path in [*beside, *_unfinished(folder, deep)]:
+        with suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _unfinished(folder: Path, deep: bool) -> Iterator[Path]:
+    """Those in a folder whose writer held no other lock than the folder's. A lock is older than what is written under it."""
+    for place, folders, names in os.walk(folder):
+        above = takewhile(lambda path: path != folder, (Path(place), *Path(place).parents))
+        if any(locked(path) for path in above):
+            folders.clear()
+            continue
+        for name in [*folders, *names]:
+            found = UNFINISHED.fullmatch(name)
+            if found and not locked(Path(place, found[1].removesuffix(".older"))):
+                yield Path(place, name)
+        folders[:] = [name for name in folders if deep and not UNFINISHED.fullmatch(name)]
 
 
 def temporary(path: Path) -> Path:

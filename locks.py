@@ -76,6 +76,11 @@ def lock_file(folder: Path) -> Path:
     return (folder if within else folder.parent) / f".{folder.name.lstrip('.')}.lock"
 
 
+def locked(folder: Path) -> bool:
+    """Whether somebody writes a folder, or was killed doing so."""
+    return lock_file(folder).exists()
+
+
 def _opened_and_locked(folder: Path, file: Path, setting: str, patience: float) -> int:
     until, asked = time.monotonic() + patience, False
     while True:

@@ -73,7 +73,7 @@ def _finish(task: CensusTask, rows: Index, cost: Cost, console: Console) -> None
     project_layers(task, rows.corpus, unwritten, console)
     if not answerable(task.config.thresholds):
         console.print(TOO_LOOSE, markup=False, highlight=False, soft_wrap=True)
-    if few := bias_warning(rows.corpus.seen_at, task.config.thresholds.position_mi):
+    if few := bias_warning(rows.corpus.seen_at, task.config.thresholds.position_mi, task.sequences.read):
         console.print(few, markup=False, highlight=False, soft_wrap=True)
     write_tables(task.out, census_tables(task.out, rows, task.config.thresholds))
     write_meta(task, rows.corpus, cost)

@@ -1,5 +1,6 @@
 """The settings of a census; conf/analyze.yaml and its groups hold values only."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from errors import UserError
 from settings import check_settings
 from tracking import WandbConfig
 
+SPLITTINGS = ("auto", "validation", "train", "all")
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 PLACES = {"residuals": ("auto", "memory", "pinned", "file"), "bits": ("auto", "memory", "file")}
 FEWEST_KEPT = 50  # n-grams that a detector may need, and tokens that trigger suppression is answered for
@@ -90,10 +92,10 @@ class AnalyzeConfig:
     """One census, or one for every milestone of a run."""
 
     ckpt: str = ""  # HuggingFace folder or hub name, milestone, .ckpt, or run folder
-    out: str | None = None  # census folder; null: RUN/census for a run folder and its milestones, else runs/census/NAME
+    out: str | None = None  # census folder; null: RUN/census for a run folder and its milestones, else runs/census/NAME-CORPUS
     null: str | None = None  # census of an untrained model of the same shape, drawn beside; null: a run's milestone at step 0
     corpus: CorpusConfig = MISSING
-    split: str = "validation"  # of the corpus: validation | train | all; not for corpus=tokens
+    split: str = "auto"  # of the corpus: auto | validation | train | all; auto: validation for runs of train/run.py, else all
     tokens: int = 5_000_000  # positions to read, BOS included; as many whole sequences as fit
     context: int | None = None  # positions of a sequence; null: as many as the model has, for corpus=tokens as the array has
     bos: bool = True  # put </s> at position 0 of every sequence; not for corpus=tokens
@@ -119,6 +121,7 @@ class AnalyzeConfig:
             raise UserError("ckpt= is missing: give a HuggingFace folder or hub name, a milestone, a .ckpt file or a run folder.")
         check_name(self.device)
         for name, value, allowed in (
+            ("split", self.split, SPLITTINGS),
             ("dtype", self.dtype, DTYPES),
             ("residuals", self.residuals, PLACES["residuals"]),
             ("bits", self.bits, PLACES["bits"]),
@@ -132,6 +135,10 @@ class AnalyzeConfig:
                 raise UserError(f"{name}={amount} must be above 0, or null.")
         if self.tokens < 1:
             raise UserError(f"tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
+        if not re.fullmatch(r"all|first_half|\[?\d{1,9}( *, *\d{1,9})*\]?", self.layers):
+            raise UserError(f"layers={self.layers[:60]} is not all, first_half or a list of layers such as 0,1,5.")
+        if self.corpus.source == "tokens" and self.split != "auto":
+            raise UserError(f"split={self.split}: corpus=tokens has no splits; leave it out.")
         expand_home(self, "ckpt", "out", "null", "scratch")
         check_settings(self)
 
@@ -145,11 +152,8 @@ class AnalyzeConfig:
             return list(range(layers))
         if self.layers == "first_half":
             return list(range(max(1, layers // 2)))
-        try:
-            chosen = sorted({int(number) for number in self.layers.strip("[]").split(",")})
-        except ValueError:
-            chosen = [-1]
-        if not (chosen[0] >= 0 and chosen[-1] < layers):
+        chosen = sorted({int(number) for number in self.layers.strip("[]").split(",")})
+        if chosen[-1] >= layers:
             raise UserError(f"layers={self.layers} is not all, first_half or a list of layers within 0..{layers - 1}.")
         return chosen
 

@@ -1,4 +1,4 @@
-"""Tables, figures and pages anew from stored counts, without the model: python analyze/draw.py out=runs/census/opt-125m
+"""Tables, figures and pages anew from stored counts, without the model: python analyze/draw.py out=runs/census/opt-125m-local
 
 With other thresholds: ... thresholds.position_mi=0.1. A run, or a folder of runs, is drawn whole: python analyze/draw.py out=runs/demo
 What was counted while a run trained, which has no pages yet, gets them too: python analyze/draw.py out=RUN/live

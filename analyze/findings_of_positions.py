@@ -4,6 +4,7 @@ import polars as pl
 
 from analyze.folder import Census
 from analyze.position_table import bias_warning
+from corpora.sequences import Read
 
 
 def between_domains(census: Census) -> list[str]:
@@ -52,5 +53,6 @@ def first_positions(census: Census) -> list[str]:
 
 def too_few_sequences(census: Census) -> list[str]:
     """The warning of the census itself, if bias is over a tenth of the threshold."""
-    warning = bias_warning(census.seen_at[None], census.position_threshold)
+    read = census.meta["corpus"].get("read")
+    warning = bias_warning(census.seen_at[None], census.position_threshold, Read(**read) if read else None)
     return [warning] if warning else []

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from analyze.census_files import TOKENIZER, contents
+from analyze.claim import split_of
 from analyze.cost import Cost
 from analyze.counts import CorpusCounts
 from analyze.formats import FORMAT
@@ -36,7 +37,8 @@ def write_meta(task: CensusTask, corpus: CorpusCounts, cost: Cost) -> None:
         "fires": checkpoint.config.fires,
         "corpus": {
             "name": task.config.corpus.name,
-            "split": task.config.split,
+            "split": split_of(task),
+            "read": asdict(sequences.read) if sequences.read else None,
             "fingerprint": sequences.fingerprint,
             "n_tokens": corpus.n_tokens,
             "sequences": sequences.ids.shape[0],

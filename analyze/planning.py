@@ -33,6 +33,8 @@ ON_A_CPU = (  # which has no cores to spare for counting one layer beside the ne
     ("file", "file", 1, 1, False),
 )
 
+ONLY_ON_A_GPU = "residuals=pinned is for a GPU; on a CPU take residuals=memory, file or auto."
+
 
 def candidates(shape: Shape, residuals: str = "auto", bits: str = "auto") -> list[Plan]:
     """Every plan there is, those that are sooner done first; where something is asked for, only plans that have it."""
@@ -50,7 +52,7 @@ def first_that_fits(shape: Shape, budgets: Budgets, residuals: str = "auto", bit
     """
     possible = candidates(shape, residuals, bits)
     if not possible:
-        raise UserError("residuals=pinned is for a GPU; on a CPU take residuals=memory, file or auto.")
+        raise UserError(ONLY_ON_A_GPU)
     for candidate in possible:
         if candidate.fits(budgets):
             return candidate

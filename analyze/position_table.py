@@ -15,6 +15,7 @@ from analyze.positions import (
     position_types,
     run_length,
 )
+from corpora.sequences import Read
 
 NEURONS_AT_ONCE = 2048  # whose curves are at hand together: 2048 places of them are 34 MB
 COLUMNS: dict[str, pl.DataType] = {
@@ -98,14 +99,22 @@ def serves_first_positions(rules: PositionRules) -> pl.Expr:
     return (pl.col("last_position_95") < rules.first) & (pl.col("n_fired") >= rules.first_firings)
 
 
-def bias_warning(seen_at: Seen, position_mi: float) -> str | None:
+def _how(needed: int, positions: int, read: Read | None) -> str:
+    """The setting that reads so many sequences, or that the text has not so many."""
+    tokens = f"tokens={needed * positions:,}"
+    if read is None or needed <= read.available:
+        return tokens
+    return f"split=all {tokens}" if needed <= read.everywhere else f"this text has {read.everywhere:,}"
+
+
+def bias_warning(seen_at: Seen, position_mi: float, read: Read | None = None) -> str | None:
     """A sentence with the numbers if sequences are so few that their bias is over a tenth of the threshold."""
     seen = seen_at.sum(0)
     added, sequences = bias(seen), int(seen.max(initial=0))
     if OVER_A_TENTH * added <= position_mi:
         return None
     needed = round(OVER_A_TENTH / (2 * position_mi)) + 1 if position_mi else 0
-    more = f"; {needed:,} sequences (tokens={needed * len(seen):,}) would be enough for a tenth" if needed else ""
+    more = f"; {needed:,} sequences ({_how(needed, len(seen), read)}) would be enough for a tenth" if needed else ""
     return (
         f"Only {sequences:,} sequences: a neuron that knows nothing of position seems to tell {added:.2g} nats about it, "
         f"{added / position_mi if position_mi else float('inf'):.2g} times the threshold of {position_mi:g}. "

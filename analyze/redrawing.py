@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 from analyze.analysis import check_shapes, compare_milestones, draw
 from analyze.census_files import contents
 from analyze.census_tables import census_tables, write_tables
+from analyze.claim import owned
 from analyze.comparing import census_folders, censuses_under, compare
 from analyze.config import Thresholds
 from analyze.counted import check_layers
@@ -23,6 +25,7 @@ from analyze.folder import Census, open_census
 from analyze.formats import read_meta, write_meta
 from analyze.suppression import TOO_LOOSE, answerable
 from errors import UserError
+from files import remove_unfinished
 from signals import Stopped, left_to_the_parent
 
 
@@ -36,19 +39,21 @@ def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: C
     """
     beside = open_census(null) if null else None
     if (folder / "meta.json").is_file():
-        _write_anew(folder, *_anew(folder, given, beside), beside, console)
+        with owned(folder):
+            _write_anew(folder, *_anew(folder, given, beside), beside, console)
         return
-    if list(folder.glob("step_*/meta.json")):  # a run's census/ or live/
+    if census_folders(folder):  # a run's census/ or live/
         _redraw_milestones(folder, given, beside, console)
         return
-    runs = [run for run in (folder, *sorted(folder.glob("*/"))) if list((run / "census").glob("step_*/meta.json"))]
+    runs = [run for run in (folder, *sorted(folder.glob("*/"))) if census_folders(run / "census")]
     if not runs:
         raise UserError(
             f"out={folder} holds no census: neither meta.json, nor step_*, nor census/step_*, nor runs that hold one."
         )
     _redraw_runs(runs, given, null, console)
     if folder not in runs:
-        compare(runs, [], folder, console, null)
+        with owned(folder):
+            compare(runs, [], folder, console, null)
 
 
 def _redraw_runs(runs: list[Path], given: Mapping[str, Any], null: Path | None, console: Console) -> None:
@@ -71,11 +76,15 @@ def _redraw_run(run: Path, given: Mapping[str, Any], null: Path | None, quiet: b
 
 def _redraw_milestones(folder: Path, given: Mapping[str, Any], null: Census | None, console: Console) -> None:
     """All that is refused is refused before the first is written, so that no run is left with two kinds of thresholds."""
-    every = [(path, *_anew(path, given, null)) for path in census_folders(folder)]  # not opened: their tables may be damaged
-    for path, meta, tables in every:
-        drawn = _write_anew(path, meta, tables, null, console)
-        null = null or (drawn if drawn.step == 0 else None)
-    compare_milestones(censuses_under(folder), folder, console)
+    with ExitStack() as held:
+        folders = census_folders(folder)  # not opened: their tables may be damaged
+        for owned_folder in (folder, *folders):
+            held.enter_context(owned(owned_folder))
+        every = [(path, *_anew(path, given, null)) for path in folders]
+        for path, meta, tables in every:
+            drawn = _write_anew(path, meta, tables, null, console)
+            null = null or (drawn if drawn.step == 0 else None)
+        compare_milestones(censuses_under(folder), folder, console)
 
 
 def _anew(folder: Path, given: Mapping[str, Any], null: Census | None) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
@@ -92,6 +101,7 @@ def _anew(folder: Path, given: Mapping[str, Any], null: Census | None) -> tuple[
 def _write_anew(
     folder: Path, meta: dict[str, Any], tables: Mapping[str, pl.DataFrame], null: Census | None, console: Console
 ) -> Census:
+    remove_unfinished(folder)
     write_tables(folder, tables)
     write_meta(folder, meta | contents(folder))
     census, _ = draw(folder, null)

@@ -18,6 +18,15 @@ from corpora.token_files import read_array, read_stream
 from errors import UserError
 
 
+@dataclass(frozen=True)
+class Read:
+    """Of which part of a corpus sequences are, and how many whole ones there are."""
+
+    split: str  # validation | train | all
+    available: int  # in it
+    everywhere: int  # in all of the corpus
+
+
 @dataclass
 class Sequences:
     """Token ids to analyse. Domains stand one after another, each in the order of its corpus."""
@@ -28,6 +37,7 @@ class Sequences:
     bos_id: int  # positions with this id are not counted
     vocab_size: int | None  # of the tokenizer; None where ids came without one
     tokenizer_file: Path | None
+    read: Read | None = None  # None where they did not come from a corpus with splits
 
     @cached_property
     def fingerprint(self) -> str:
@@ -60,8 +70,9 @@ def census_sequences(
             "the tokenizer it was trained with, corpus.tokenizer=FOLDER, a tokenizer.json or a hub name like facebook/opt-125m."
         )
     store = any_store(config, tokenizer)
-    parts, fresh = _parts(store, split, config), context - bos
-    available = [sum(_tokens_of(part, domain) for part in parts) // fresh for domain in range(len(store.domain_names))]
+    split, parts = _parts(store, split, config)
+    fresh = context - bos
+    available, everywhere = (_available(store, of, fresh) for of in (parts, [store.split(name) for name in SPLITS]))
     shares = even_shares(available, wanted)
     _expect_sequences(
         dict(zip(store.domain_names, available, strict=True)), f"the {split} split of corpus={config.name}", context
@@ -70,7 +81,13 @@ def census_sequences(
     beginnings = [_beginning(parts, domain, share * fresh) for domain, share in enumerate(shares)]
     ids[:, int(bos) :] = np.concatenate(beginnings).reshape(-1, fresh)
     domains = np.repeat(np.arange(len(shares), dtype=np.uint8), shares)
-    return Sequences(ids, domains, store.domain_names, store.bos_id, store.vocab_size, store.tokenizer_file)
+    read = Read(split, sum(available), sum(everywhere))
+    return Sequences(ids, domains, store.domain_names, store.bos_id, store.vocab_size, store.tokenizer_file, read)
+
+
+def _available(store: TokenStore, parts: list[TokenSplit], fresh: int) -> list[int]:
+    """Whole sequences of so many ids in every domain of these splits."""
+    return [sum(_tokens_of(part, domain) for part in parts) // fresh for domain in range(len(store.domain_names))]
 
 
 def _sequence_count(tokens: int, context: int) -> int:
@@ -105,15 +122,15 @@ def _expect_sequences(available: dict[str, int], where: str, context: int) -> No
         )
 
 
-def _parts(store: TokenStore, split: str, config: CorpusConfig) -> list[TokenSplit]:
-    """The splits to read: one, with `all` both, and of a corpus of which one has nothing the other."""
+def _parts(store: TokenStore, split: str, config: CorpusConfig) -> tuple[str, list[TokenSplit]]:
+    """The splits to read, and what they are called: one, with `all` both, and of a corpus of which one has nothing the other."""
     names = list(SPLITS[::-1]) if split == "all" else [split]
     parts = [store.split(name) for name in names]
     if any(part.n_documents for part in parts):
-        return parts
+        return split, parts
     (other,) = (name for name in SPLITS if name != split)
     announce(f"no document of corpus={config.name} fell to the {split} split: reading the {other} split")
-    return [store.split(other)]
+    return other, [store.split(other)]
 
 
 def _tokens_of(split: TokenSplit, domain: int) -> int:

@@ -50,6 +50,11 @@ class Checkpoint:
         return self.name if self.step is None else f"{self.name}, step {self.step:,}"
 
     @property
+    def of_a_run(self) -> bool:
+        """Whether it was trained here, by a run that kept text from its training."""
+        return self.tokens_trained is not None
+
+    @property
     def dtype(self) -> torch.dtype:
         """In which a GPU computes it unless something else is asked for: that of its training, else that of its weights."""
         return torch.bfloat16 if self.precision == "bfloat16" else self.tensors["decoder.layers.0.fc1.weight"].dtype

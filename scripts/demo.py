@@ -59,8 +59,10 @@ def first_failure(running: list["subprocess.Popen[str]"]) -> int:
 
 def repeat(name: str, process: subprocess.Popen[str]) -> None:
     """Say what a program says."""
-    for line in process.stdout or ():
-        print(f"{name:>8} | {line}", end="", flush=True)
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            print(f"{name:>8} | {line}", end="", flush=True)
 
 
 def main() -> None:

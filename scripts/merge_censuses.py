@@ -11,6 +11,7 @@ sys.path[0] = str(Path(__file__).parents[1])
 from analyze.analysis import draw
 from analyze.census_files import TOKENIZER, checked, contents
 from analyze.census_tables import census_tables, write_tables
+from analyze.claim import owned
 from analyze.config import Thresholds
 from analyze.counted import about_layer, check_layers, layer_of
 from analyze.counts import Index, LayerCounts
@@ -84,7 +85,13 @@ def _merged_meta(metas: list[dict[str, Any]], whole: Index, sequences: Sequences
     domains = [
         {"name": name, "sequences": int((whole.domain == number).sum())} for number, name in enumerate(sequences.domain_names)
     ]
-    corpus = {"fingerprint": sequences.fingerprint, "n_tokens": n_tokens, "sequences": len(whole.ids), "domains": domains}
+    corpus = {
+        "fingerprint": sequences.fingerprint,
+        "n_tokens": n_tokens,
+        "sequences": len(whole.ids),
+        "domains": domains,
+        "read": None,
+    }
     return metas[0] | {
         "format": FORMAT,
         "identity": metas[0]["identity"] | {"corpus": sequences.fingerprint},
@@ -102,7 +109,9 @@ def main() -> None:
     parser.add_argument("b", type=Path, help="census folder of the second shard")
     parser.add_argument("out", type=Path, help="new census folder")
     arguments = parser.parse_args()
-    merge(*(Path(expanded(str(folder))) for folder in (arguments.a, arguments.b, arguments.out)))
+    a, b, out = (Path(expanded(str(folder))) for folder in (arguments.a, arguments.b, arguments.out))
+    with owned(out):
+        merge(a, b, out)
 
 
 if __name__ == "__main__":

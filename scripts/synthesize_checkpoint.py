@@ -25,7 +25,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from torch import Tensor
 
 from errors import BEGINS_AGAIN, UserError, plainly
-from files import whole_folder
+from files import remove_unfinished, whole_folder
+from locks import only_writer
 from models.config import OPTConfig
 from models.huggingface import huggingface
 from models.opt import OPT, PAD
@@ -241,7 +242,9 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     with plainly(after=BEGINS_AGAIN):
         arguments = parser.parse_args(None if words is None else list(words))
-        synthesize(opt(arguments.size, arguments.layers), arguments.out, arguments, Console(stderr=True))
+        with only_writer(arguments.out, "OUT"):
+            remove_unfinished(arguments.out, deep=False)
+            synthesize(opt(arguments.size, arguments.layers), arguments.out, arguments, Console(stderr=True))
 
 
 if __name__ == "__main__":

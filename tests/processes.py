@@ -3,13 +3,18 @@
 import atexit
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from multiprocessing import get_context, set_start_method
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -83,3 +88,57 @@ def _command(name: str, arguments: tuple[str, ...], cwd: Path, environment: Mapp
         runpy.run_path(sys.argv[0], run_name="__main__")
     finally:
         atexit._run_exitfuncs()  # a process of multiprocessing ends without
+
+
+@dataclass
+class Started:
+    """A process of its own, and what it has said so far."""
+
+    process: BaseProcess
+    log: Path
+
+    @property
+    def said(self) -> str:
+        """Its standard output and error."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def says(self, words: str, seconds: float = 120) -> None:
+        """Wait until it has said that."""
+        give_up = time.monotonic() + seconds
+        while words not in self.said:
+            assert self.process.is_alive() and time.monotonic() < give_up, self.said
+            time.sleep(0.02)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.process.pid or 0, number)
+
+    def code(self, seconds: float = 120) -> int | None:
+        """Its exit code, once it has ended."""
+        self.process.join(seconds)
+        return self.process.exitcode
+
+
+def started(function: Callable[..., object], *arguments: Any, log: Path) -> Started:
+    """Call a function of a test's in a process of its own, which heeds signals as our programs do."""
+    process = SERVER.Process(target=_logged, args=(function, arguments, log))
+    process.start()
+    return Started(process, log)
+
+
+def start_program(name: str, *arguments: str, cwd: Path, before: Callable[[], object] | None = None) -> Started:
+    """Start one of our programs as a command in `cwd`, after a function of a test's has changed what it likes."""
+    return started(_changed_command, name, arguments, cwd, before, log=cwd / "said.txt")
+
+
+def _changed_command(name: str, arguments: tuple[str, ...], cwd: Path, before: Callable[[], object] | None) -> None:
+    if before is not None:
+        before()
+    _command(name, arguments, cwd)
+
+
+def _logged(function: Callable[..., object], arguments: tuple[Any, ...], log: Path) -> None:
+    with log.open("ab") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    function(*arguments)

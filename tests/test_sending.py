@@ -123,6 +123,21 @@ def test_training_and_its_censuses_send_nothing(listener: Listener, tmp_path: Pa
     assert listener.heard == [] and not (tmp_path / "seen").exists()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # wandb_workspaces, of pydantic
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_a_dashboard_asks_nobody_where_the_environment_forbids(
+    mode: str, listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scripts.wandb_dashboard import save
+
+    for name, value in (listener.environment() | {"WANDB_MODE": mode}).items():
+        monkeypatch.setenv(name, value)
+    assert save(None, "project", tmp_path / "made.json").startswith(
+        f"not saved on wandb (WANDB_MODE={mode} of the environment); "
+    )
+    assert "training" in (tmp_path / "made.json").read_text() and listener.heard == []
+
+
 @pytest.fixture
 def tracer(tmp_path: Path) -> list[str]:
     """A command before another that writes what it and its children send into the file `calls`."""

@@ -11,7 +11,8 @@ import pytest
 
 from analyze.writing import write_table
 from errors import UserError
-from files import remove_unfinished, temporary, whole_file, whole_folder, write_whole
+from files import remove_unfinished, temporary, whole_folder, write_whole
+from locks import only_writer
 
 OLD, NEW = pl.DataFrame({"neuron": [1, 2]}), pl.DataFrame({"neuron": range(20_000)})
 WRITERS: dict[str, Callable[[Path, bool], None]] = {
@@ -98,16 +99,36 @@ def test_bytes_and_names_are_on_the_disk_in_that_order(tmp_path: Path, monkeypat
     assert flushed == ["a", f".m.{os.getpid()}.partial", tmp_path.name]
 
 
-def test_two_processes_never_share_a_temporary_name_and_what_the_killed_left_goes(tmp_path: Path) -> None:
-    left = tmp_path / "layers" / ".layer_000.safetensors.123.partial"
-    older = tmp_path / ".step_1.older.99.partial"
-    other = tmp_path / ".notes.partial"  # not one of ours
-    for path in (left, other):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("half")
-    (older / "tokens").mkdir(parents=True)
-    assert str(os.getpid()) in temporary(left).name
-    with whole_file(tmp_path / "kept") as file:
-        file.write_text("")
-    remove_unfinished(tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [".notes.partial", "kept", "layers"]
+def test_two_processes_never_share_a_temporary_name() -> None:
+    assert str(os.getpid()) in temporary(Path("layers") / "layer_000.safetensors").name
+
+
+def left(*files: Path) -> None:
+    """What killed writers leave: half a file, or half a folder."""
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half")
+
+
+def test_what_the_killed_left_of_a_folder_goes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    left(run / "layers" / ".layer_000.safetensors.123.partial", run / ".step_1.older.99.partial" / "tokens" / "x", run / "kept")
+    left(tmp_path / ".run.123.partial" / "x", tmp_path / ".run.older.123.partial" / "x")
+    others = [tmp_path / ".other.123.partial", run / ".notes.partial", run / "kept"]  # another folder's; none of ours
+    left(*others)
+    remove_unfinished(run)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)
+
+
+def test_what_others_are_writing_stays(tmp_path: Path) -> None:
+    """A census in the folder of its run, which is gone on with; and what appears beside it when it is whole."""
+    run = tmp_path / "run"
+    theirs = [run / "census" / "layers" / ".layer_000.safetensors.5.partial", run / ".model.5.partial" / "x"]
+    ours = run / "census_2" / ".meta.json.5.partial"
+    left(*theirs, ours)
+    with only_writer(run / "census", "out="), only_writer(run / "model", "out="):
+        remove_unfinished(run)
+    assert all(file.exists() for file in theirs) and not ours.exists()
+    left(ours)
+    remove_unfinished(run, deep=False)
+    assert ours.exists() and not theirs[1].exists()

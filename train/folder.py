@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 
 from corpora.store import TokenStore
 from errors import UserError
-from files import write_whole
+from files import remove_unfinished, write_whole
+from locks import only_writer
 from models.pickled import plain_values
 from provenance import environment, git
 from train.config import TrainConfig
@@ -35,6 +36,20 @@ def on_disk(run: Path) -> Iterator[None]:
         raise UserError(
             f"The run {run} cannot be written to disk ({trouble}). {last_good(run)}; make room, and the same command goes on."
         ) from trouble
+
+
+@contextmanager
+def owned(run: Path) -> Iterator[None]:
+    """Be the only process that trains a run. Its censuses have locks of their own: they may be taken and drawn meanwhile.
+
+    Raises:
+        UserError: another process trains it.
+    """
+    with only_writer(run, "name="):
+        remove_unfinished(run, deep=False)
+        for name in ("milestones", "checkpoints"):
+            remove_unfinished(run / name)
+        yield
 
 
 def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStore, start: int) -> None:

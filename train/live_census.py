@@ -23,7 +23,8 @@ from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
 from errors import why
-from files import write_whole
+from files import remove_unfinished, write_whole
+from locks import only_writer
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
@@ -37,6 +38,7 @@ from train.together import Together
 LEAST_TOKENS = 8192  # of a sample that is chosen by time
 MOST_TOKENS = 1_000_000  # of one, however much time there is
 HEADROOM = 0.85  # of the share that is planned with; the rest is for what takes longer than it did at the trial
+DRAWING = 600.0  # seconds that a census waits for analyze/draw.py out=RUN/live to end
 ENOUGH = 20  # steps that show how fast training is
 Within = Callable[[], AbstractContextManager[None]]
 
@@ -105,7 +107,8 @@ class LiveCensus(L.Callback):
         try:
             if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder, damaged=True))):
                 return
-            write_evolution([open_census(folder) for folder in folders], self.out)
+            with only_writer(self.out, "out="):
+                write_evolution([open_census(folder) for folder in folders], self.out)
             self._spend("evolution", begun)
             trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
             self._write_sample()
@@ -170,7 +173,9 @@ class LiveCensus(L.Callback):
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            forget_after(self.out, module.global_step)
+            with only_writer(self.out, "out=", DRAWING):
+                remove_unfinished(self.out)
+                forget_after(self.out, module.global_step)
             self._choose(module, steps)
         except BegunOtherwise:
             raise
@@ -225,9 +230,9 @@ class LiveCensus(L.Callback):
         run, config = self.out.parent, module.config
         if module.device.type == "cuda":
             torch.cuda.empty_cache()  # what training's peak left there counts as taken where a census plans its room
-        settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled")}
+        settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled"), "split": "validation"}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
-        with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
+        with only_writer(self.out, "out=", DRAWING), TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
             save_checkpoint(module.model, Path(folder) / "model", module.state, run / "tokenizer.json")
             checkpoint = replace(open_checkpoint(str(Path(folder) / "model")), path=run)
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())

@@ -36,7 +36,7 @@ def loader(steps: Steps, workers: int, pin_memory: bool) -> DataLoader[tuple[int
 
 
 @contextmanager
-def readers_alive(run: Path) -> Iterator[None]:
+def readers_alive(run: Path, workers: int) -> Iterator[None]:
     """Train here.
 
     Raises:
@@ -48,6 +48,9 @@ def readers_alive(run: Path) -> Iterator[None]:
         if not str(mistake).startswith(CAUGHT):
             raise
         raise UserError(str(mistake).rpartition("UserError: ")[2].strip()) from None
+    except OSError:
+        _check_room(workers)  # there was some when it was looked at first
+        raise
     except RuntimeError as mistake:
         if not str(mistake).startswith("DataLoader worker"):
             raise

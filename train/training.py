@@ -1,5 +1,6 @@
 """Configuration -> a trained model in its run folder."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -18,7 +19,7 @@ from signals import Stopped
 from tracking import Mirror, WandbConfig, decided
 from train.compiling import compile_anew
 from train.config import TrainConfig
-from train.folder import begin, finished_steps, identity, last_checkpoint
+from train.folder import begin, finished_steps, identity, last_checkpoint, owned
 from train.keeping import Keeping
 from train.launching import bfloat16, compiles, launched
 from train.live_census import LiveCensus
@@ -51,7 +52,13 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float 
             went wrong.
         Stopped: a signal or the time limit ended it before its last step; the step it reached is kept.
     """
-    began, run = monotonic() if began is None else began, Path(config.runs) / config.name
+    began = monotonic() if began is None else began
+    with ExitStack() as held:
+        return _trained(config, overrides, job, began, held)
+
+
+def _trained(config: TrainConfig, overrides: list[str], job: int, began: float, held: ExitStack) -> Path:
+    run = Path(config.runs) / config.name
     device = resolved(config.device, job)
     use_threads(config.threads)
     trainer = launched(config, run, device)
@@ -62,6 +69,7 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float 
     config = with_vocabulary(config, store)
     begun_with = identity(config, store, str(trainer.precision))
     together = Together(trainer)
+    together.told(lambda: held.enter_context(owned(run)))
     start = together.told(lambda: finished_steps(run, begun_with))
     if start >= config.steps and not together.told(lambda: start in config.census_steps and lacks_census(run, start)):
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False, soft_wrap=True)
@@ -83,7 +91,7 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float 
     trainer.callbacks += [plan, watch, keeping, live, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
     batches = loader(steps, config.batch.workers, pin_memory=device.kind == "cuda")
     try:
-        with enough_memory(config, run, device, trainer.world_size), readers_alive(run):
+        with enough_memory(config, run, device, trainer.world_size), readers_alive(run, config.batch.workers):
             trainer.fit(module, batches, ckpt_path=last_checkpoint(run) if start else None, weights_only=True)
     finally:
         mirror.close()

@@ -17,6 +17,7 @@ from models.config import OPTConfig
 from train.folder import last_checkpoint
 from train.training import train
 
+pytestmark = pytest.mark.long
 RUN = [
     "corpus=files",
     "corpus.path=text",
@@ -42,7 +43,6 @@ def trained(place: Path, name: str, steps: int, compiled: bool = True) -> Path:
     return place / name
 
 
-@pytest.mark.long
 def test_a_compiled_run_resumes_bit_for_bit(place: Path) -> None:
     """With dropout, whose masks the compiler draws in its own way."""
     whole = torch.load(last_checkpoint(trained(place, "whole", steps=4)), weights_only=True)
