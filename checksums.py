@@ -4,6 +4,7 @@ They find damage, not forgery: xxh3 runs at the speed of memory.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from xxhash import xxh3_128
 from errors import UserError
 from files import write_whole
 
+LAST_LINE = re.compile(r"# checksum of the lines above: (\w*)\n?")
 CHECKSUM = "checksum"  # the entry of a JSON file, or of a safetensors file's metadata, that holds it
 
 
@@ -54,6 +56,26 @@ def read_object(file: Path, without: bool = False) -> dict[str, Any]:
     if not (without and CHECKSUM not in entries) and entries.get(CHECKSUM) != checksum_of(entries):
         raise ValueError("its checksum is another")
     return entries
+
+
+def with_checksum(lines: str) -> str:
+    """Lines of YAML, and after them their checksum as a comment."""
+    return f"{lines}# checksum of the lines above: {xxh3_128(lines.encode()).hexdigest()}\n"
+
+
+def read_lines(file: Path) -> str:
+    """The lines of a YAML file as they were written; also of one that has no checksum.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: they are no text, or others than were written.
+    """
+    lines = file.read_bytes().decode().splitlines(keepends=True)
+    if lines and (found := LAST_LINE.fullmatch(lines[-1])):
+        checksum = xxh3_128("".join(lines[:-1]).encode()).hexdigest()
+        if found[1] != checksum:
+            raise ValueError("its checksum is another")
+    return "".join(lines)
 
 
 def file_checksum(file: Path) -> str:

@@ -1,6 +1,5 @@
 """A model in training -> censuses of it at chosen steps, on one held-out sample, by the code of analyze/run.py."""
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,14 +21,16 @@ from analyze.folder import open_census
 from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
+from checksums import write_object
+from corpora.prepare import finished_store
 from errors import why
-from files import remove_unfinished, write_whole
+from files import remove_unfinished
 from locks import only_writer
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
 from train.folder import BegunOtherwise
-from train.live_folder import PASSING, SAMPLE, census_name, forget_after, is_finished, lacks_census
+from train.live_folder import PASSING, SAMPLE, census_name, forget_after, is_finished, lacks_census, read_sample, recorded
 from train.module import Training
 from train.plan import Plan
 from train.stopping import GaveWay
@@ -131,7 +132,7 @@ class LiveCensus(L.Callback):
             self._say(f"no live census at step {step:,}: {why(mistake)}")
 
     def _take_the_last(self, module: Training) -> None:
-        self.sample, self.began = json.loads((self.out / SAMPLE).read_text()), time.perf_counter()
+        self.sample, self.began = read_sample(self.out) or {}, time.perf_counter()
         self.plan.start = module.global_step
         self._take_if_due(module, module.global_step)
 
@@ -153,7 +154,7 @@ class LiveCensus(L.Callback):
         self._say(f"the live census at step {step:,} is left out: all would take more than live.share={share:g}")
 
     def _write_sample(self) -> None:
-        write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+        write_object(self.out / SAMPLE, self.sample)
 
     def _too_dear(self, module: Training, step: int) -> bool:
         """Whether one more census takes the whole past the share, at the speed that training has shown."""
@@ -186,9 +187,9 @@ class LiveCensus(L.Callback):
 
     def _choose(self, module: Training, steps: list[int]) -> None:
         """Tokens and steps: those recorded; else those asked for, or those that a trial says fit the share."""
-        live, file = module.config.live, self.out / SAMPLE
-        if file.is_file():
-            self.sample = json.loads(file.read_text())
+        live = module.config.live
+        if found := recorded(self.out, steps, live.tokens, self._say):
+            self.sample = found
             if live.tokens not in (None, self.sample["tokens"]):
                 raise BegunOtherwise(
                     f"live.tokens={live.tokens}, but {self.out} was begun with {self.sample['tokens']}: one run, one sample. "
@@ -233,7 +234,8 @@ class LiveCensus(L.Callback):
         settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled"), "split": "validation"}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
         with only_writer(self.out, "out=", DRAWING), TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
-            save_checkpoint(module.model, Path(folder) / "model", module.state, run / "tokenizer.json")
+            tokenizer = finished_store(config.corpus).tokenizer_file  # whole, where the run's copy may be damaged by now
+            save_checkpoint(module.model, Path(folder) / "model", module.state, tokenizer)
             checkpoint = replace(open_checkpoint(str(Path(folder) / "model")), path=run)
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())
         return out

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from checksums import read_object
 
@@ -27,11 +29,47 @@ def is_finished(census: Path, damaged: bool = False) -> bool:
 
 def lacks_census(run: Path, step: int) -> bool:
     """Whether a run was to have a live census of this step, and ended in it."""
-    file = run / "live" / SAMPLE
-    if not file.is_file():
+    try:
+        sample = read_sample(run / "live")
+        due = set(sample["steps"]) - set(sample.get("left_out", [])) if sample else set()
+        return step in due and not is_finished(run / "live" / census_name(step))
+    except ValueError:  # what is damaged is nobody's who has finished
         return False
-    sample = json.loads(file.read_text())
-    return step in set(sample["steps"]) - set(sample.get("left_out", [])) and not is_finished(run / "live" / census_name(step))
+
+
+def read_sample(live: Path) -> dict[str, Any] | None:
+    """What is recorded of the sample; None where nothing is.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    if not (live / SAMPLE).is_file():
+        return None
+    sample = read_object(live / SAMPLE, without=True)
+    kinds = {"tokens": int, "steps": list, "asked": list, "trained": float, "seconds": dict}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(sample.get(name), kind)]:
+        raise ValueError(f"{wrong[0]} is missing")
+    return sample
+
+
+def recorded(live: Path, steps: list[int], tokens: int | None, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The run's sample. A damaged record is set aside, which is said: then `tokens`, else those of the censuses there, at all `steps`."""
+    try:
+        return read_sample(live)
+    except ValueError as damage:
+        (live / SAMPLE).replace(live / f"{SAMPLE}.damaged")
+        tokens = tokens or _tokens_of_last(live)
+        begins = f"goes on with {tokens:,} tokens" if tokens else "is chosen anew"
+        say(f"{live / SAMPLE} is damaged ({damage}): it is set aside, and the sample {begins}")
+    return {"asked": steps, "steps": steps, "tokens": tokens, "trained": 0.0, "seconds": {}} if tokens else None
+
+
+def _tokens_of_last(live: Path) -> int | None:
+    finished = [folder for folder in sorted(live.glob("step_*")) if is_finished(folder)]
+    if not finished:
+        return None
+    corpus = json.loads((finished[-1] / "meta.json").read_text())["corpus"]
+    return int(corpus["sequences"] * corpus["context"])
 
 
 def forget_after(live: Path, step: int) -> None:
