@@ -33,7 +33,7 @@ def lacks_census(run: Path, step: int) -> bool:
         sample = read_sample(run / "live")
         due = set(sample["steps"]) - set(sample.get("left_out", [])) if sample else set()
         return step in due and not is_finished(run / "live" / census_name(step))
-    except ValueError:  # what is damaged is nobody's who has finished
+    except (OSError, ValueError):  # what is damaged is nobody's who has finished
         return False
 
 
