@@ -74,7 +74,7 @@ def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subproce
 def become_program(
     name: str, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], said: Sequence[Path] = ()
 ) -> None:
-    """Run one of our programs in this process. `said`: files for standard output and error; without them, where they go already."""
+    """Run one of our programs in this process; `said`: files for standard output and error, else they go where they do already."""
     for stream, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.chdir(cwd)

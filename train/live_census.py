@@ -103,7 +103,7 @@ class LiveCensus(L.Callback):
         if not (trainer.is_global_zero and self.began and self.sample):
             return
         try:
-            if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder))):
+            if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder, damaged=True))):
                 return
             with only_writer(self.out, "out="):
                 write_evolution([open_census(folder) for folder in folders], self.out)

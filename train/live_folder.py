@@ -22,10 +22,14 @@ def census_name(step: int) -> str:
     return f"step_{step:09d}"
 
 
-def is_finished(census: Path) -> bool:
-    """Whether a census is whole: its meta.json is complete at the very end."""
-    meta = census / "meta.json"
-    return meta.is_file() and "title" in json.loads(meta.read_text())
+def is_finished(census: Path, damaged: bool = False) -> bool:
+    """Whether a census is whole: its meta.json is complete at the very end. `damaged`: what to answer of one that is not to be read."""
+    try:
+        return "title" in read_object(census / "meta.json", without=True)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return damaged
 
 
 def lacks_census(run: Path, step: int) -> bool:
@@ -34,7 +38,7 @@ def lacks_census(run: Path, step: int) -> bool:
         sample = read_sample(run / "live")
         due = set(sample["steps"]) - set(sample.get("left_out", [])) if sample else set()
         return step in due and not is_finished(run / "live" / census_name(step))
-    except ValueError:  # what is damaged is nobody's who has finished
+    except (OSError, ValueError):  # what is damaged is nobody's who has finished
         return False
 
 
