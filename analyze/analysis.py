@@ -114,7 +114,7 @@ def draw(out: Path, null: Census | None = None) -> tuple[Census, list[Path]]:
     check_shapes(census.meta, null)
     figures = census_figures(census, null)
     files = write_figures(figures, out / "figures")
-    write_whole(out / "report.html", census_page(census, figures))
+    write_whole(out / "report.html", census_page(census, figures, null is not None))
     return census, files
 
 
