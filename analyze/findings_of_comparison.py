@@ -41,8 +41,8 @@ def _layers(variant: Variant, here: pl.DataFrame) -> str:
     """ "layer 0 between steps 1,000 and 2,000 in 1 of 2, layer 3 between steps 10 and 20"; the widest over seeds."""
     said = []
     for (layer,), part in here.sort("layer").group_by("layer", maintain_order=True):
-        after, step = part["after"].min(), part["step"].max()
-        lasting = after is not None and part["later"].max() != 0
+        after, step = min(part["after"].to_list(), key=lambda step: -1 if step is None else step), max(part["step"].to_list())
+        lasting = after is not None and any(part["later"].to_list())
         of = f" in {part.height} of {len(variant.runs)}" if part.height < len(variant.runs) else ""
         said.append(f"layer {layer}{f' between steps {after:,} and {step:,}' if lasting else ''}{of}")
     return ", ".join(said)

@@ -1,6 +1,7 @@
 """When neurons appear is said as an interval between two censuses, of all that there are; of the last alone nothing is said to stay."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -69,7 +70,7 @@ def test_censuses_taken_while_a_run_trained_say_when_too(tmp_path: Path) -> None
 
 
 def test_many_positional_neurons_are_held_against_an_untrained_model(tmp_path: Path) -> None:
-    made = {"layers": 1, "neurons": 8, "places": 64}
+    made: dict[str, Any] = {"layers": 1, "neurons": 8, "places": 64}
     many = write_census(tmp_path / "many", positional={"oscillatory_strong": 4}, **made)
     few = write_census(tmp_path / "few", positional={"oscillatory_strong": 1}, **made)
     untrained = write_census(tmp_path / "null", positional={"oscillatory_strong": 1}, step=0, **made)

@@ -21,6 +21,7 @@ from memory import keep_freed
 from settings import configuration, setting_names
 from train.config import TrainConfig
 from train.folder import run_name
+from train.sweeping import noted, swept
 from train.training import train
 
 
@@ -30,12 +31,12 @@ def main(cfg: DictConfig) -> None:
     with plainly() if HydraConfig.get().mode is RunMode.RUN else nullcontext():
         config = configuration(cfg, TrainConfig)
         keep_freed()
-        name = config.name or run_name(HydraConfig.get().job.override_dirname)
+        name = config.name or run_name(HydraConfig.get().job.override_dirname, swept(HydraConfig.get()))
         job = HydraConfig.get().job.num if HydraConfig.get().mode is RunMode.MULTIRUN else 0
         train(replace(config, name=name), list(HydraConfig.get().overrides.task), job)
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quoted_paths(sys.argv[1:])
+    sys.argv[1:] = noted(quoted_paths(sys.argv[1:]))
     with plainly([*setting_names(TrainConfig), "size", "experiment"]):
         main()
