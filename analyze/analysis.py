@@ -182,7 +182,7 @@ def read_words(sequences: Sequences, config: AnalyzeConfig) -> str:
         return ""
     why = f", {WHY[read.split]}" if config.split == "auto" and read.split in WHY else ""
     said = f"corpus={config.corpus.name}: {n * context:,} tokens of {PARTS[read.split]}{why}"
-    more = f"; split=all has {read.everywhere * context:,}" if read.everywhere > read.available else ""
+    more = f"; split=all has {read.everywhere * context:,}" if config.split == "auto" and read.everywhere > read.available else ""
     return f"{said}." if n == asked else f"{said}: it has no more{more}."
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -24,11 +24,13 @@ from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
 from analyze.writing import write_whole
+from corpora.tokenizer import bos_id, open_tokenizer
 from errors import why
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
 from train.folder import BegunOtherwise
+from train.live_words import chosen_words, missed_words
 from train.module import Training
 from train.plan import Plan
 from train.together import Together
@@ -66,10 +68,13 @@ class LiveCensus(L.Callback):
         self.out, self.plan, self.mirror, self.console, self.pause = run / "live", plan, mirror, console, pause
         self.together, self.due = together, list[int]()  # the steps of censuses, for all ranks
         self.sample: dict[str, Any] = {}  # tokens, steps, and what the censuses took, in seconds; kept in sample.json
+        self.available = MOST_TOKENS  # of the text kept from training, once a trial has read it
+        self.end = 0  # the last step of the run
         self.began = 0.0  # when training did, after the first census; 0: not yet
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Choose the sample, or go on with that of the run; forget censuses of steps that will be made again."""
+        self.end = module.config.steps
         if steps := module.config.census_steps:
             with self.pause(), _untouched(module):
                 self.due = self.together.told(lambda: self._chosen(module, steps))
@@ -99,9 +104,14 @@ class LiveCensus(L.Callback):
         if not (trainer.is_global_zero and self.began and self.sample):
             return
         try:
+            if trainer.global_step >= self.end:
+                self._make_good(cast(Training, trainer.lightning_module), self.end + 1)
+            if missed := self._missing(trainer.global_step + 1):
+                self._say(missed_words(missed))
             if not (folders := sorted(folder for folder in self.out.glob("step_*") if _finished(folder))):
                 return
-            write_evolution([open_census(folder) for folder in folders], self.out)
+            censuses = [open_census(folder) for folder in folders]
+            write_evolution(censuses, self.out)
             self._spend("evolution", begun)
             trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
             write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
@@ -109,14 +119,16 @@ class LiveCensus(L.Callback):
             self._say(f"what changed from census to census is not written: {why(mistake)}")
             return
         once = f"; {self.sample['seconds']['once']:.1f} s more to load machine code" if "once" in self.sample["seconds"] else ""
+        read = max(census.meta["corpus"]["sequences"] * census.meta["corpus"]["context"] for census in censuses)
         self._say(
-            f"{len(folders)} live censuses of {self.sample['tokens']:,} tokens took {self._spent():.1f} s, "
+            f"{len(folders)} live censuses of {read:,} tokens took {self._spent():.1f} s, "
             f"{100 * self._spent() / trained:.1f} % of {trained:.0f} s of training{once}  ->  {self.out}"
         )
 
     def _take_if_due(self, module: Training, step: int) -> None:
         try:
             self._take(module, step)
+            self._make_good(module, step)
         except Exception as mistake:  # training goes on
             self._say(f"no live census at step {step:,}: {why(mistake)}")
 
@@ -124,6 +136,7 @@ class LiveCensus(L.Callback):
         if step not in self.sample["steps"] or _finished(self.out / _name(step)):
             return
         if self._too_dear(module, step):
+            self.sample["left_out"] = [*self.sample.get("left_out", []), step]
             self._say(
                 f"the live census at step {step:,} is left out: all would take more than live.share={module.config.live.share:g}"
             )
@@ -133,6 +146,28 @@ class LiveCensus(L.Callback):
             out = self._census(module, self.sample["tokens"], self.out / _name(step))
             mirror_census(self.mirror, open_census(out), "live")
         self._spend(str(step), begun)
+
+    def _make_good(self, module: Training, before: int) -> None:
+        """Take the censuses of earlier steps that are missing, a disk having been full, where a milestone has kept the weights."""
+        for step in self._missing(before):
+            milestone, begun = self.out.parent / "milestones" / _name(step), time.perf_counter()
+            if milestone.is_dir():
+                with _untouched(module):
+                    mirror_census(
+                        self.mirror,
+                        open_census(self._census(module, self.sample["tokens"], self._place(step), milestone)),
+                        "live",
+                    )
+                self._spend(str(step), begun)
+                self._say(f"the live census at step {step:,}, which was missing, is taken of its milestone")
+
+    def _missing(self, before: int) -> list[int]:
+        """Steps before this one that were to have a census and have none, those left out as too dear aside."""
+        due = set(self.sample.get("steps", [])) - set(self.sample.get("left_out", []))
+        return sorted(step for step in due if step < before and not _finished(self._place(step)))
+
+    def _place(self, step: int) -> Path:
+        return self.out / _name(step)
 
     def _too_dear(self, module: Training, step: int) -> bool:
         """Whether one more census takes the whole past the share, at the speed that training has shown."""
@@ -154,6 +189,7 @@ class LiveCensus(L.Callback):
             self.out.mkdir(parents=True, exist_ok=True)
             self._forget_after(module.global_step)
             self._choose(module, steps)
+            self._make_good(module, module.global_step + 1)
         except BegunOtherwise:
             raise
         except Exception as mistake:  # training goes on
@@ -185,33 +221,33 @@ class LiveCensus(L.Callback):
         of_least = self._trial(module, context, least)
         seconds = HEADROOM * live.share * self.plan.seconds - of_least
         self.sample["tokens"], self.sample["steps"] = affordable(steps, seconds, of_least, least)
-        chosen = self.sample["steps"]
-        listed = f"steps {', '.join(f'{step:,}' for step in chosen)}" if chosen else "none"
-        self._say(
-            f"live censuses of {self.sample['tokens']:,} tokens at {len(chosen)} of {len(steps)} steps, in {100 * live.share:g} % of "
-            f"{self.plan.seconds:.0f} s: {listed}"
-            + ("" if chosen else f"; one takes {of_least:.2f} s (a larger live.share, or live.tokens)")
-        )
+        self.sample["tokens"] = min(self.sample["tokens"], self.available)
+        needed = of_least * (len(steps) + 1) / HEADROOM / max(self.plan.seconds, 1e-9)
+        chosen, tokens = self.sample["steps"], self.sample["tokens"]
+        self._say(chosen_words(tokens, chosen, len(steps), live.share, self.plan.seconds, of_least, needed))
 
     def _trial(self, module: Training, once: int, least: int) -> float:
         """Seconds that a census of `least` tokens takes, after one of `once` that loads the kernels' machine code, or makes it."""
         with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
             for name, tokens in (("once", once), ("trial", least)):
                 begun = time.perf_counter()
-                self._census(module, tokens, Path(folder) / name)
+                corpus = open_census(self._census(module, tokens, Path(folder) / name)).meta["corpus"]
                 self._spend(name, begun)
+            self.available = corpus["read"]["available"] * corpus["context"]
         return float(self.sample["seconds"]["trial"])
 
-    def _census(self, module: Training, tokens: int, out: Path) -> Path:
-        """Take one of the model as it is: written like a milestone, and read like one."""
+    def _census(self, module: Training, tokens: int, out: Path, milestone: Path | None = None) -> Path:
+        """Take one of the model as it is, written like a milestone and read like one; or of a milestone."""
         run, config = self.out.parent, module.config
         if module.device.type == "cuda":
             torch.cuda.empty_cache()  # what training's peak left there counts as taken where a census plans its room
         settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled"), "split": "validation"}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
         with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
-            save_checkpoint(module.model, Path(folder) / "model", module.state, run / "tokenizer.json")
-            checkpoint = replace(open_checkpoint(str(Path(folder) / "model")), path=run)
+            if milestone is None:
+                milestone, tokenizer = Path(folder) / "model", run / "tokenizer.json"
+                save_checkpoint(module.model, milestone, module.state, tokenizer, bos_id(open_tokenizer(str(tokenizer))))
+            checkpoint = replace(open_checkpoint(str(milestone)), path=run)
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())
         return out
 
