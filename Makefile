@@ -1,12 +1,14 @@
-# make setup | demo | test | bench | gpu: each sets up what it needs; CONTRIBUTING.md says how we work
+# make setup | demo | test | test-long | bench | gpu: each sets up what it needs; CONTRIBUTING.md says how we work
 SHELL := /bin/bash
 PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/python
+# a file's fixtures are made once; the programs' tests, which take longest, go first
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 DEMO_OUT := runs/demo
 PART := all
 
-.PHONY: setup demo test bench gpu format clean
+.PHONY: setup demo test test-long bench gpu format clean
 
 setup: .venv/ready
 
@@ -24,7 +26,10 @@ test: setup
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest -n 2
+	$(PYTEST)
+
+test-long: setup
+	$(PYTEST) -m long
 
 bench: setup
 	$(RUN) scripts/benchmark.py $(BENCH_ARGS)

@@ -1,4 +1,4 @@
-"""A user's mistake, and how it is said: one or two sentences on standard error, no traceback."""
+"""How a program ends: 0 done; 1 a mistake of the user, in a sentence, or a bug, with its traceback; 75 stopped before its end."""
 
 import io
 import os
@@ -7,10 +7,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from signal import Signals
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from signals import Stopped, heeded, received
+
+GOES_ON = "what is finished is kept, and the same command goes on from there"
+BEGINS_AGAIN = "the same command begins again"
+MISTAKE, WRONG_USAGE = 1, 2  # the latter is argparse's, also inside hydra
 UNKNOWN = re.compile(  # how hydra and omegaconf call a setting that is none
     r"Could not override '(.*)'\.|Could not delete from config\. '(.*)' does not exist|Key '.*' not in '.*'\s+full_key: (.*)"
 )
@@ -26,24 +32,36 @@ def why(mistake: Exception) -> str:
 
 
 @contextmanager
-def plainly(settings: Sequence[str] = ()) -> Iterator[None]:
-    """Run a program's `main`: a `UserError`, or a configuration that does not compose, ends in its sentence and exit code 1.
+def plainly(*also: Signals, after: str = GOES_ON, settings: Sequence[str] = ()) -> Iterator[None]:
+    """Run a program's `main`, and end it with the exit code that its end has.
 
-    Anything else is a bug of ours and keeps its traceback. `settings` are the names that the program knows, for one that is none.
+    A `UserError`, a configuration that does not compose and arguments that are none are mistakes: a sentence, and 1. SIGTERM and
+    Ctrl-C, and the signals `also` named, stop the program: a sentence that says what holds `after` it, and 75. Anything else is a
+    bug of ours and keeps its traceback. `settings` are the names that the program knows, for one that is none.
     """
     use_utf8()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hydra hands exceptions on instead of printing its own account of them
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a letter that the locale lacks is no reason to end
-    try:
-        yield
-    except UserError as mistake:
-        sys.exit(f"error: {mistake}")
-    except (HydraException, OmegaConfBaseException) as mistake:
-        sys.exit(f"error: {composing(mistake, settings)}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on from what is finished")
+    with heeded(*also):
+        try:
+            yield
+            if stopped_by := received():  # a sweep, whose variants have stopped
+                raise Stopped(stopped_by.name)
+        except UserError as mistake:
+            sys.exit(f"error: {mistake}")
+        except (HydraException, OmegaConfBaseException) as mistake:
+            sys.exit(f"error: {composing(mistake, settings)}")
+        except Stopped as stopped:
+            if stopped.why:
+                print(f"\nstopped ({stopped.why}): {after}", file=sys.stderr, flush=True)
+            raise Stopped from None
+        except KeyboardInterrupt:
+            print(f"\nstopped: {after}", file=sys.stderr, flush=True)
+            raise Stopped from None
+        except SystemExit as ended:
+            sys.exit(MISTAKE if ended.code == WRONG_USAGE else ended.code)
 
 
 def use_utf8() -> None:

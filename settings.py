@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from errors import UserError, no_setting
+from locks import LOCK
 
 C = TypeVar("C")
 
@@ -116,7 +117,7 @@ def check_new_folder(out: Path, or_empty: bool = False) -> None:
     """`UserError` where a program cannot make a folder: something is there, if only an empty folder, or its name is none."""
     _check_text("folder", str(out))
     try:
-        if or_empty and out.is_dir() and not any(out.iterdir()):
+        if or_empty and out.is_dir() and all(LOCK.fullmatch(file.name) for file in out.iterdir()):
             return
         there = out.exists() or out.is_symlink()
     except OSError as trouble:

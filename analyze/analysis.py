@@ -1,13 +1,15 @@
 """Configuration -> censuses, their reports, and the comparison of a run's milestones."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from analyze.census import take
-from analyze.claim import check_folder
+from analyze.claim import check_folder, owned
 from analyze.config import AnalyzeConfig
 from analyze.evolution import write_evolution
 from analyze.figures import census_figures, run_figures, write_figures
@@ -17,14 +19,15 @@ from analyze.planning import ONLY_ON_A_GPU
 from analyze.ranks import Ranks, joined, one_voice
 from analyze.report import census_page, run_page
 from analyze.task import CensusTask
-from analyze.writing import write_whole
 from corpora.notices import announce
 from corpora.sequences import Sequences, census_sequences, check_against_model, check_tokenizer
 from corpora.tokenizer import id_count, open_tokenizer
 from device import resolved, use_threads
 from errors import UserError
+from files import write_whole
 from models.checkpoint import Checkpoint
 from models.opening import open_checkpoint
+from tracking import decided
 
 LONGEST_NAME = 120  # letters of a checkpoint's in that of a folder
 
@@ -43,6 +46,7 @@ def analyze(config: AnalyzeConfig) -> Path:
 def _analyzed(config: AnalyzeConfig, console: Console) -> Path:
     resolved(config.device)  # a GPU that is not there is refused before anything is read
     use_threads(config.threads)
+    config = replace(config, wandb=decided(config.wandb, console))
     where = Path(config.ckpt)
     milestones = sorted((where / "milestones").glob("step_*")) if (where / "milestones").is_dir() else None
     if milestones is None:
@@ -52,10 +56,11 @@ def _analyzed(config: AnalyzeConfig, console: Console) -> Path:
     if not milestones:
         raise UserError(f"{where}/milestones is empty: this run has not reached a milestone yet.")
     out = Path(config.out or where / "census")
-    censuses = censuses_of([(_opened(str(folder), console), out / folder.name) for folder in milestones], config, console)
-    if censuses:
-        compare_milestones(censuses, out, console)
-        mirror_figures(censuses[-1], config.wandb, sorted((out / "figures").glob("*.png")), console)
+    with owned(out) if joined().first and not config.plan_only else nullcontext():
+        censuses = censuses_of([(_opened(str(folder), console), out / folder.name) for folder in milestones], config, console)
+        if censuses:
+            compare_milestones(censuses, out, console)
+            mirror_figures(censuses[-1], config.wandb, sorted((out / "figures").glob("*.png")), console)
     return out
 
 
@@ -74,7 +79,8 @@ def censuses_of(checkpoints: list[tuple[Checkpoint, Path]], config: AnalyzeConfi
             check_folder(out)
             check_shapes({"checkpoint": {"model": vars(checkpoint.config)}}, null)
         for checkpoint, out in checkpoints:
-            censuses.append(census_of(checkpoint, config, out, console, null))
+            with owned(out):
+                censuses.append(census_of(checkpoint, config, out, console, null))
             null = null or (censuses[0] if censuses[0].step == 0 else None)
         return censuses
     for checkpoint, out in checkpoints:

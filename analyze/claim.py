@@ -1,16 +1,36 @@
 """A census folder becomes ours, or is refused: it remembers what its counts were made from."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from analyze.formats import FORMAT, format_of, read_meta
 from analyze.task import CensusTask
-from analyze.writing import write_whole
 from errors import UserError
+from files import UNFINISHED, remove_unfinished, write_whole
+from locks import LOCK, only_writer
 from models.checkpoint import Checkpoint
 
-CLAIMING = ".meta.json.partial"  # what a program leaves that is killed while it makes a folder its own
+
+@contextmanager
+def owned(out: Path) -> Iterator[None]:
+    """Be the only process that writes tables, figures and a page into a folder; folders in it have owners of their own.
+
+    Raises:
+        UserError: another process is writing it.
+    """
+    with only_writer(out, "out="):
+        remove_unfinished(out, deep=False)
+        remove_unfinished(out / "figures")
+        yield
+
+
+def occupied(out: Path) -> bool:
+    """Whether there are files in a folder, other than what its writers leave for each other."""
+    passing = (UNFINISHED, LOCK)
+    return out.exists() and any(not any(kind.fullmatch(file.name) for kind in passing) for file in out.iterdir())
 
 
 def check(task: CensusTask) -> None:
@@ -36,9 +56,7 @@ def check(task: CensusTask) -> None:
 
 def check_folder(out: Path) -> None:
     """Refuse, before any text is read, a folder that holds something and is no census."""
-    if (out / "meta.json").exists() or not out.exists():
-        return
-    if any(file.name != CLAIMING for file in out.iterdir()):
+    if not (out / "meta.json").exists() and occupied(out):
         raise UserError(f"out={out} is not empty and is no census. Choose another out=.")
 
 
@@ -74,7 +92,8 @@ def asked_of(there: dict[str, Any]) -> dict[str, str]:
 
 
 def claim(task: CensusTask) -> None:
-    """Make a folder that passed the check ours: first its meta.json, which says so, then what is still lacking."""
+    """Make a folder that passed the check ours, without what killed processes left: first its meta.json, which says so, then the rest."""
+    remove_unfinished(task.out)
     if not (task.out / "meta.json").exists():
         write_whole(
             task.out / "meta.json",

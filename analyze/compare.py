@@ -14,6 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 from rich.console import Console
 
+from analyze.claim import owned
 from analyze.comparing import compare
 from corpora.home import expand_home, quoted_paths
 from errors import UserError, plainly
@@ -47,10 +48,11 @@ def main(cfg: DictConfig) -> None:
     with plainly():
         config = configuration(cfg, CompareConfig)
         runs, censuses = ([Path(folder) for folder in folders] for folders in (config.runs, config.censuses))
-        compare(runs, censuses, Path(config.out), Console(stderr=True), Path(config.null) if config.null else None)
+        with owned(Path(config.out)):
+            compare(runs, censuses, Path(config.out), Console(stderr=True), Path(config.null) if config.null else None)
 
 
 if __name__ == "__main__":
     sys.argv[1:] = quoted_paths(sys.argv[1:])
-    with plainly(setting_names(CompareConfig)):
+    with plainly(settings=setting_names(CompareConfig)):
         main()

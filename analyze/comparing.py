@@ -14,8 +14,9 @@ from analyze.findings_of_comparison import variant_findings
 from analyze.folder import Census, open_census
 from analyze.onset import every_census
 from analyze.report import comparison_page
-from analyze.writing import write_table, write_whole
+from analyze.writing import write_table
 from errors import UserError
+from files import write_whole
 
 
 def compare(runs: list[Path], censuses: list[Path], out: Path, console: Console, null: Path | None = None) -> None:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from analyze.writing import write_whole
+from files import write_whole
 from memory import peak_memory
 
 

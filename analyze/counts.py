@@ -21,6 +21,7 @@ from analyze.tables import Table, table
 from analyze.tallies import Tally, covering, tally
 from device import Device
 from errors import UserError
+from files import whole_file
 
 KEPT_COVERAGE = 80  # percent that at most `keep` n-grams cover, if a table is kept; a fixed number: counts know no thresholds
 KINDS = {"BOOL": "bool", "F32": "float32"} | {
@@ -56,10 +57,8 @@ class Stored:
 
 def save(arrays: Mapping[str, np.ndarray], file: Path, about: dict[str, str] | None = None) -> None:
     """Write arrays as they are into a file that appears under its name when its last byte is on disk."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".partial")
-    save_arrays(arrays, unfinished, about)
-    unfinished.replace(file)
+    with whole_file(file) as unfinished:
+        save_arrays(arrays, unfinished, about)
 
 
 def mapped_arrays(file: Path) -> dict[str, np.ndarray]:

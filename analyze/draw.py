@@ -46,7 +46,7 @@ ConfigStore.instance().store(name="draw_schema", node=DrawConfig)
 @hydra.main(version_base="1.3", config_path="../conf", config_name="draw")
 def main(cfg: DictConfig) -> None:
     """Compose the configuration and draw."""
-    with plainly(SETTINGS):
+    with plainly(settings=SETTINGS):
         config = configuration(cfg, DrawConfig)
         redraw(Path(config.out), config.thresholds, Path(config.null) if config.null else None, Console(stderr=True))
 
@@ -55,5 +55,5 @@ if __name__ == "__main__":
     # thresholds holds only what is given; hydra wants ++ before a name that is not there yet
     sys.argv[1:] = [re.sub(r"^thresholds\.", "++thresholds.", argument) for argument in sys.argv[1:]]
     sys.argv[1:] = quoted_paths(sys.argv[1:])
-    with plainly(SETTINGS):
+    with plainly(settings=SETTINGS):
         main()

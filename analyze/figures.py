@@ -22,7 +22,7 @@ from analyze.figures_of_transitions import births_over_training, types_into_type
 from analyze.folder import Census
 from analyze.history import history
 from analyze.palette import PAPER, styled
-from analyze.writing import write_whole
+from files import write_whole
 
 __all__ = ["Captioned", "census_figures", "comparison_figures", "drawn", "run_figures", "write_figure", "write_figures"]
 PANELS = 4  # milestones or variants side by side

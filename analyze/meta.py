@@ -10,8 +10,8 @@ from analyze.counts import CorpusCounts
 from analyze.formats import FORMAT
 from analyze.positions import bias
 from analyze.task import CensusTask
-from analyze.writing import write_whole
 from corpora.sequences import Sequences
+from files import write_whole
 from provenance import environment, git
 
 

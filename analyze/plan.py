@@ -12,6 +12,7 @@ from analyze.residuals import slabs_for
 from device import CPU, CUDA
 from models.config import OPTConfig
 from models.opt import Block, Decoder
+from models.unallocated import unallocated
 
 RESIDUALS = ("memory", "pinned", "file")  # memory: that of the device that computes
 BITS = ("memory", "file")
@@ -66,14 +67,14 @@ class Shape:
     @cached_property
     def layer(self) -> int:
         """Bytes of the room for a layer's weights."""
-        with torch.device("meta"):
+        with unallocated():
             tensors = Block(self.model).state_dict().values()
         return layer_bytes((tensor.shape for tensor in tensors), self.dtype)
 
     @cached_property
     def ends(self) -> int:
         """Bytes of embeddings, in the memory of the device before the first layer."""
-        with torch.device("meta"):
+        with unallocated():
             tensors = Decoder(self.model, blocks=0).state_dict().values()
         return self.dtype.itemsize * sum(int(tensor.numel()) for tensor in tensors)
 

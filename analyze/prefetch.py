@@ -15,6 +15,7 @@ from device import Device, Event, Stream
 from models.checkpoint import Checkpoint
 from models.opt import Block
 from models.reads import Room
+from models.unallocated import unallocated
 from models.weights import Stored, contiguous
 
 ALIGNED = 256  # bytes; every tensor of a slab begins at a multiple, as a GPU likes it
@@ -41,7 +42,7 @@ class Weights:
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, device: Device, slots: int = 2) -> None:
         self.checkpoint, self.device = checkpoint, device
-        with torch.device("meta"):
+        with unallocated():
             block = Block(checkpoint.config)
         self.shapes = {name: tensor.shape for name, tensor in block.state_dict().items()}
         self.dtype = dtype
@@ -68,7 +69,7 @@ class Weights:
 
     def _slot(self) -> Slot:
         slab = self.device.empty(self.size, dtype=torch.uint8)
-        with torch.device("meta"):
+        with unallocated():
             block = Block(self.checkpoint.config)
         block.load_state_dict(self._views(slab), assign=True)
         return Slot(block.eval().requires_grad_(False), slab)

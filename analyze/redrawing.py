@@ -4,8 +4,9 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from rich.console import Console
 
 from analyze.analysis import check_shapes, compare_milestones, draw
 from analyze.census_tables import census_tables, write_tables
+from analyze.claim import owned
 from analyze.comparing import censuses_under, compare
 from analyze.config import Thresholds
 from analyze.counts import Index
 from analyze.folder import Census, open_census
 from analyze.formats import read_meta
 from analyze.suppression import TOO_LOOSE, answerable
-from analyze.writing import write_whole
 from errors import UserError
+from files import remove_unfinished, write_whole
+from signals import Stopped, left_to_the_parent
 
 
 def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: Console) -> None:
@@ -35,7 +38,8 @@ def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: C
     """
     beside = open_census(null) if null else None
     if (folder / "meta.json").is_file():
-        _write_anew(folder, *_anew(folder, given, beside), beside, console)
+        with owned(folder):
+            _write_anew(folder, *_anew(folder, given, beside), beside, console)
         return
     if list(folder.glob("step_*/meta.json")):  # a run's census/ or live/
         _redraw_milestones(folder, given, beside, console)
@@ -47,14 +51,22 @@ def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: C
         )
     _redraw_runs(runs, given, null, console)
     if folder not in runs:
-        compare(runs, [], folder, console, null)
+        with owned(folder):
+            compare(runs, [], folder, console, null)
 
 
 def _redraw_runs(runs: list[Path], given: Mapping[str, Any], null: Path | None, console: Console) -> None:
     """Each in a process of its own, as many at a time as there are cores."""
-    with ProcessPoolExecutor(min(len(runs), os.cpu_count() or 1), get_context("spawn")) as pool:
-        for done in [pool.submit(_redraw_run, run, given, null, console.quiet) for run in runs]:
-            done.result()
+    processes = min(len(runs), os.cpu_count() or 1)
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=left_to_the_parent) as pool:
+        try:
+            for done in [pool.submit(_redraw_run, run, given, null, console.quiet) for run in runs]:
+                done.result()
+        except Stopped:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.kill()  # every file is written whole
+            raise
 
 
 def _redraw_run(run: Path, given: Mapping[str, Any], null: Path | None, quiet: bool) -> None:
@@ -63,11 +75,15 @@ def _redraw_run(run: Path, given: Mapping[str, Any], null: Path | None, quiet: b
 
 def _redraw_milestones(folder: Path, given: Mapping[str, Any], null: Census | None, console: Console) -> None:
     """All that is refused is refused before the first is written, so that no run is left with two kinds of thresholds."""
-    every = [(census.path, *_anew(census.path, given, null)) for census in censuses_under(folder)]
-    for path, meta, tables in every:
-        drawn = _write_anew(path, meta, tables, null, console)
-        null = null or (drawn if drawn.step == 0 else None)
-    compare_milestones(censuses_under(folder), folder, console)
+    with ExitStack() as held:
+        held.enter_context(owned(folder))
+        for meta_file in sorted(folder.glob("step_*/meta.json")):
+            held.enter_context(owned(meta_file.parent))
+        every = [(census.path, *_anew(census.path, given, null)) for census in censuses_under(folder)]
+        for path, meta, tables in every:
+            drawn = _write_anew(path, meta, tables, null, console)
+            null = null or (drawn if drawn.step == 0 else None)
+        compare_milestones(censuses_under(folder), folder, console)
 
 
 def _anew(folder: Path, given: Mapping[str, Any], null: Census | None) -> tuple[dict[str, Any], dict[str, pl.DataFrame]]:
@@ -83,6 +99,7 @@ def _anew(folder: Path, given: Mapping[str, Any], null: Census | None) -> tuple[
 def _write_anew(
     folder: Path, meta: dict[str, Any], tables: Mapping[str, pl.DataFrame], null: Census | None, console: Console
 ) -> Census:
+    remove_unfinished(folder)
     write_tables(folder, tables)
     write_whole(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
     census, _ = draw(folder, null)

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyze.scratch import mapped
-from analyze.writing import write_whole
 from device import Device, Event
+from files import write_whole
 
 SLAB = 1 << 32  # bytes; pinned memory comes in powers of two: micro-batches of 302 MB leave 2 % of such a slab unused
 SLOTS = 2  # micro-batches on a device whose streams lie beside it

@@ -31,5 +31,5 @@ if __name__ == "__main__":
     # hydra would take layers=0,1,5 for a sweep of three runs
     sys.argv[1:] = [re.sub(r"^(layers=)(\d+(?:,\d+)*)$", r"\1'\2'", argument) for argument in sys.argv[1:]]
     sys.argv[1:] = quoted_paths(sys.argv[1:])
-    with plainly([*setting_names(AnalyzeConfig), "experiment"]):
+    with plainly(settings=[*setting_names(AnalyzeConfig), "experiment"]):
         main()

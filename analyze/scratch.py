@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from analyze.writing import write_whole
 from errors import UserError
+from files import whole_file, write_whole
 
 GB = 1_000_000_000
 WRITTEN = 1 << 24  # bytes of zeros at a time, where no system call reserves room
@@ -66,13 +66,10 @@ def mapped(file: Path, size: int) -> UInt8[np.memmap, " byte"]:
         UserError: the disk has no room for it.
     """
     if not (file.exists() and file.stat().st_size == size):
-        unfinished = file.with_suffix(".partial")
         try:
-            with unfinished.open("wb") as stream:
+            with whole_file(file) as unfinished, unfinished.open("wb") as stream:
                 reserve(stream.fileno(), size)
-            unfinished.replace(file)
         except OSError as full:
-            unfinished.unlink(missing_ok=True)
             raise no_room(size, file.parent, full) from None
     return np.memmap(file, np.uint8, "r+", shape=(size,))
 

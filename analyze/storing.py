@@ -22,7 +22,6 @@ def store(counts: Stored | Mapping[str, np.ndarray], file: Path, about: dict[str
         else:
             save(counts, file, about)
     except (OSError, SafetensorError) as full:
-        file.with_suffix(".partial").unlink(missing_ok=True)
         raise UserError(
             f"{file} could not be written ({getattr(full, 'strerror', None) or full}); finished layers are kept, the same command goes on."
         ) from None

@@ -216,7 +216,5 @@ def _tidy(folder: Path, config: CorpusConfig) -> None:
         for growing in GROWING:
             (folder / name / growing).unlink(missing_ok=True)
     (folder / Journal.NAME).unlink(missing_ok=True)
-    for unfinished in folder.glob(".*"):  # what a kill left of a file that was being written
-        unfinished.unlink()
     if config.from_hub:
         shutil.rmtree(fetched_folder(config), ignore_errors=True)

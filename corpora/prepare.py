@@ -16,7 +16,6 @@ from corpora.config import CorpusConfig
 from corpora.documents import documents
 from corpora.identity import ADDED, source_identity, source_words
 from corpora.journal import Journal
-from corpora.lock import alone
 from corpora.making import BPE_BYTES, make
 from corpora.notices import announce
 from corpora.openwebtext import fetched_folder
@@ -24,6 +23,8 @@ from corpora.store import SPLITS, TokenStore
 from corpora.tokenizer import open_tokenizer, tokenizer_hash
 from corpora.writing import DISK_FULL, SHARD_TOKENS
 from errors import UserError
+from files import flush, remove_unfinished
+from locks import in_turn
 
 
 def token_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens: int = SHARD_TOKENS) -> TokenStore:
@@ -63,7 +64,7 @@ def any_store(config: CorpusConfig, tokenizer: str | None = None, shard_tokens: 
     if found := _fitting(folder, source, wanted):
         return found
     made_from = {"source": source_words(config) | source, "tokenizer": wanted | ({"asked": where} if where else {})}
-    with alone(folder), alone(fetched_folder(config)) if config.from_hub else nullcontext():
+    with in_turn(folder, STORE), in_turn(fetched_folder(config), STORE) if config.from_hub else nullcontext():
         if found := _fitting(folder, source, wanted):
             return found
         with _whole(folder) as partial:
@@ -138,6 +139,7 @@ def _with_tokenizer(stores: list[TokenStore], wanted: dict[str, Any]) -> list[To
 
 
 PARTIAL = ".partial"
+STORE = "corpus.store=FOLDER"
 NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -149,9 +151,11 @@ def _whole(folder: Path) -> Iterator[Path]:
     """
     partial = folder.with_name(f"{folder.name}{PARTIAL}")
     partial.mkdir(exist_ok=True)
+    remove_unfinished(partial)
     try:
         yield partial
         partial.rename(folder)
+        flush(folder.parent)
     except OSError as mistake:
         if mistake.errno in NOT_OURS:
             raise UserError(

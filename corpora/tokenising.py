@@ -187,7 +187,8 @@ class _Process:
 
 def _serve(tokenizer_file: str) -> None:
     """Answer batches on standard input until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the main program says when to stop
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group; the main program says when to stop, or ends
     tokenizer = open_tokenizer(tokenizer_file)
     closing = bos_id(tokenizer)
     while True:

@@ -12,6 +12,7 @@ from jaxtyping import Int64, UInt, UInt8
 
 from corpora.checksums import damaged, file_hash
 from errors import UserError
+from files import whole_file
 
 SHARD_TOKENS = 100_000_000
 WRITTEN = 10_000_000  # tokens at a time
@@ -177,12 +178,9 @@ def _opened_at(file: Path, size: int) -> IO[bytes]:
 
 
 def write_text(file: Path, text: str) -> None:
-    """A file that is there whole, its bytes on disk, or not at all."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as opened:
-        opened.write(text)
-        _to_disk(opened)
-    beside.replace(file)
+    """A text file that is there whole, its bytes on disk, or not at all."""
+    with whole_file(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

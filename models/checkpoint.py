@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import zipfile
@@ -16,10 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from errors import UserError
+from files import whole_folder
 from models.config import OPTConfig
 from models.huggingface import file_name, huggingface
 from models.opt import OPT, Block, Decoder, exported_positions
 from models.shards import some
+from models.unallocated import unallocated
 from models.weights import Stored
 
 CHECKSUM = "model.safetensors sha256"  # entry of a milestone's training_state.json
@@ -90,7 +91,7 @@ class Checkpoint:
 
     def layer_tensors(self, layer: int) -> dict[str, Stored]:
         """Where one decoder layer's tensors are, by their names in a `Block`."""
-        with torch.device("meta"):
+        with unallocated():
             names = Block(self.config).state_dict()
         return {name: self.tensors[f"decoder.layers.{layer}.{name}"] for name in names}
 
@@ -108,7 +109,7 @@ class Checkpoint:
 
     def ends(self, dtype: torch.dtype) -> Decoder:
         """Read everything but the decoder layers: embedding and what stands before the unembedding."""
-        with torch.device("meta"):
+        with unallocated():
             decoder = Decoder(self.config, blocks=0)
         weights = {name: self.tensors[f"decoder.{name}"].read().to(dtype) for name in decoder.state_dict()}
         decoder.load_state_dict(weights, assign=True)
@@ -140,21 +141,14 @@ def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: 
     A model without positions is written with a position table of zeros, one with sinusoids with these, which is the same function.
     """
     config = model.config
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     weights = {file_name(name): tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if (table := exported_positions(config)) is not None:
         weights["model.decoder.embed_positions.weight"] = table
-    save_file(weights, str(unfinished / "model.safetensors"), metadata={"format": "pt"})
-    (unfinished / "config.json").write_text(json.dumps(huggingface(config, bos_id), indent=2) + "\n")
-    with (unfinished / "model.safetensors").open("rb") as stream:
-        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
-    (unfinished / "training_state.json").write_text(json.dumps(state | {CHECKSUM: checksum}, indent=2) + "\n")
-    if tokenizer is not None:
-        shutil.copyfile(tokenizer, unfinished / "tokenizer.json")
-    for file in unfinished.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
+    with whole_folder(folder) as unfinished:
+        save_file(weights, str(unfinished / "model.safetensors"), metadata={"format": "pt"})
+        (unfinished / "config.json").write_text(json.dumps(huggingface(config, bos_id), indent=2) + "\n")
+        with (unfinished / "model.safetensors").open("rb") as stream:
+            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+        (unfinished / "training_state.json").write_text(json.dumps(state | {CHECKSUM: checksum}, indent=2) + "\n")
+        if tokenizer is not None:
+            shutil.copyfile(tokenizer, unfinished / "tokenizer.json")

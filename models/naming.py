@@ -11,6 +11,7 @@ from models.config import OPTConfig
 from models.opt import PAD, Block, Decoder, has_exported_positions
 from models.reads import read
 from models.shards import Tensors, some
+from models.unallocated import unallocated
 from models.weights import Stored, contiguous
 
 AROUND = re.compile(r"(module\.|pretrained_model\.|base_model\.|model\.)+")  # of names, as wrappers of models put them there
@@ -159,7 +160,7 @@ def _quantised(where: str, sign: str) -> str:
 
 def shapes_of(config: OPTConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of a model, by our names."""
-    with torch.device("meta"):
+    with unallocated():
         around, block = Decoder(config, blocks=0).state_dict(), Block(config).state_dict()
     shapes = {f"decoder.{name}": tuple(tensor.shape) for name, tensor in around.items()}
     return shapes | dict(_of_layers({name: tuple(tensor.shape) for name, tensor in block.items()}, config.layers))

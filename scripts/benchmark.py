@@ -30,7 +30,7 @@ from analyze.prefetch import Weights
 from analyze.task import POSITIONS_AT_ONCE
 from analyze.walk import MicroBatch, ResidualStream
 from device import Device, exact_sums, resolved
-from errors import plainly
+from errors import BEGINS_AGAIN, plainly
 from memory import keep_freed, peak_memory
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.config import OPTConfig
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--measure", nargs=2, metavar=("WAY", "MODEL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    with plainly(), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         if arguments.measure:
             way, ckpt = arguments.measure
             print(json.dumps(measure(way, Path(ckpt), arguments)))
@@ -242,4 +242,5 @@ def figures(results: dict[str, list[dict[str, float]]]) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()

@@ -23,7 +23,7 @@ from analyze.packing import NEVER, bytes_for, pack, pack_by_torch
 from analyze.segments import HostSums, Segments, segments_of
 from analyze.walk import MicroBatch
 from device import Device, resolved
-from errors import plainly
+from errors import BEGINS_AGAIN, plainly
 from provenance import measured_on
 from scripts.measuring import GB, Figure, now, tell, text
 
@@ -98,8 +98,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     arguments = parser.parse_args()
-    with plainly():
-        device, rows, neurons = resolved(arguments.device), arguments.rows, arguments.neurons
+    device, rows, neurons = resolved(arguments.device), arguments.rows, arguments.neurons
     with device.current():
         times = (
             copying(device)
@@ -117,4 +116,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()

@@ -20,7 +20,8 @@ from synthetic_ngrams import BYTES, WORDS
 
 from analyze.figures import census_figures
 from analyze.report import census_page
-from analyze.writing import write_whole
+from errors import BEGINS_AGAIN, plainly
+from files import write_whole
 
 NEURONS, VOCABULARY = 3072, 50_272
 PLANTED = {f"{kind}_{strength}": 30 for kind in ("oscillatory", "both", "one", "other") for strength in ("strong", "weak")}
@@ -74,4 +75,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()

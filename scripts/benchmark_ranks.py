@@ -23,6 +23,7 @@ from analyze.ranks import joined
 from analyze.task import CensusTask
 from corpora.config import CorpusConfig
 from device import cores_of_this_process
+from errors import BEGINS_AGAIN, plainly
 from memory import anonymous_memory, keep_freed
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
@@ -75,7 +76,10 @@ def measured(folder: Path, name: str, number: int) -> tuple[float, float]:
     out = folder / f"{name.replace(' ', '_')}_{number}" / "census"
     out.parent.mkdir()
     command = [sys.executable, *LAUNCHES[name], __file__, str(folder), str(out)]
-    subprocess.run(command, check=True, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, stderr=subprocess.DEVNULL)
+    done = subprocess.run(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        sys.exit(done.returncode)
     took = [json.loads(file.read_text()) for file in sorted(out.parent.glob("took_*.json"))]
     memory = ", ".join(f"{t['peak'] / 1e9:.2f} GB ({t['before'] / 1e9:.2f} before)" for t in took)
     print(f"{name}: {took[0]['seconds']:.1f} s, {sum(t['cpu'] for t in took):.1f} s of cores, peaks {memory}", flush=True)
@@ -99,7 +103,8 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        census(Path(sys.argv[1]), sys.argv[2])
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    with plainly(after=BEGINS_AGAIN):
+        if len(sys.argv) == 3:
+            census(Path(sys.argv[1]), sys.argv[2])
+        else:
+            main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 
 from device import resolved
-from errors import plainly
+from errors import BEGINS_AGAIN, plainly
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
 from models.opt import OPT, initialise
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=tuple(WAYS))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     arguments = parser.parse_args()
-    with plainly(), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         task = task_of(arguments, Path(folder) / "model")
         results, head = Results(task, arguments.steps), title(arguments, task)
         file = arguments.out / f"training_{arguments.shape}_{task.device.kind}_dropout_{task.config.model.dropout}"
@@ -206,4 +206,5 @@ def title(arguments: argparse.Namespace, task: Task) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()

@@ -36,7 +36,7 @@ from analyze.walk import MicroBatch
 from corpora.config import CorpusConfig
 from corpora.sequences import Sequences
 from device import exact_sums, resolved
-from errors import plainly
+from errors import BEGINS_AGAIN, plainly
 from memory import anonymous_memory, keep_freed
 from models.opening import open_checkpoint
 from scripts.measuring import POSITIONS, answer, now, save, tell, text
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--measure", choices=list(WAYS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    with plainly(), tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=".") as folder:
         task = task_for(arguments, Path(folder) / "out")
         if arguments.measure:
             if arguments.memory is None:
@@ -192,4 +192,5 @@ def measured(ways: list[str], results: Results) -> Results:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()

@@ -13,34 +13,56 @@ from pathlib import Path
 from threading import Thread
 
 HERE = Path(__file__).parents[1]
+sys.path[0] = str(HERE)
+
+from errors import plainly
+
 VARIANTS = ("baseline", "nopos")
 
 
 def together(commands: Mapping[str, Sequence[str]]) -> None:
-    """Run our programs side by side, sharing the cores, every line they say behind their name; a failure ends all."""
+    """Run our programs side by side, sharing the cores, every line they say behind their name; one that ends before its end ends all.
+
+    The exit code is then that of the first to do so.
+    """
     running = {}
     for name, command in commands.items():
         print("$ python", *command, flush=True)
         program = [sys.executable, str(HERE / command[0]), *command[1:]]
         running[name] = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    listening = [Thread(target=repeat, args=(name, process)) for name, process in running.items()]
+    listening = [Thread(target=repeat, args=(name, process), daemon=True) for name, process in running.items()]
     for listener in listening:
         listener.start()
-    while any(process.poll() is None for process in running.values()):
-        if any(process.poll() for process in running.values()):
-            for process in running.values():
-                process.terminate()
+    try:
+        code = first_failure(list(running.values()))
+    finally:  # also where this program is stopped: what a terminal has told all, each takes for the same
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+        for listener in listening:
+            listener.join()
+    if code:
+        sys.exit(code)
+
+
+def first_failure(running: list["subprocess.Popen[str]"]) -> int:
+    """Wait for all to end, or for the first that fails: its exit code, as a shell has it; 0: none does."""
+    while True:
+        codes = [process.poll() for process in running]
+        if failed := [code for code in codes if code]:
+            return failed[0] if failed[0] > 0 else 128 - failed[0]
+        if None not in codes:
+            return 0
         time.sleep(0.2)
-    for listener in listening:
-        listener.join()
-    if any(process.returncode for process in running.values()):
-        sys.exit(1)
 
 
 def repeat(name: str, process: subprocess.Popen[str]) -> None:
     """Say what a program says."""
-    for line in process.stdout or ():
-        print(f"{name:>8} | {line}", end="", flush=True)
+    assert process.stdout is not None
+    with process.stdout as lines:
+        for line in lines:
+            print(f"{name:>8} | {line}", end="", flush=True)
 
 
 def main() -> None:
@@ -63,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly():
+        main()

@@ -24,9 +24,9 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 import torch
 
-from analyze.writing import write_whole
 from device import CPU, Device, resolved
-from errors import UserError, plainly
+from errors import BEGINS_AGAIN, UserError, plainly
+from files import write_whole
 from scripts.gpu_page import DONE, Outcome, contents, page, summary, title
 from scripts.gpu_parts import NAMES, Step, for_gpu, rehearsed
 
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, at toy size, for about two minutes")
     parser.add_argument("--out", type=Path, help="for the page; default: docs/results")
     arguments = parser.parse_args()
-    with plainly(), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         device, work = device_of(arguments), Path(folder)
         weights = work / "weights" if arguments.rehearse else HERE / "runs/benchmark"
         parts = rehearsed(work, weights) if arguments.rehearse else for_gpu(device, work, weights)
@@ -138,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()

@@ -10,6 +10,7 @@ from device import Device
 NAMES = ("tests", "census", "walk", "training")
 HERE = Path(__file__).parents[1]
 TESTS = ("gpu*", "segments", "packing", "kernels", "counts", "throughput")  # files of tests that a GPU, or its speed, is for
+ALL = "long or not long"  # of these, whatever their marks
 REFERENCE = 989.4e12  # FLOP/s of the GPU for which amounts were chosen; a slower one is given less text for the same time
 UNKNOWN = 0.3  # of it: a GPU that no table knows
 
@@ -32,7 +33,7 @@ def for_gpu(device: Device, work: Path, weights: Path) -> dict[str, list[Step]]:
     train = "--device cuda --shape 125m --steps 8 --ways ours transformers transformers_compiled transformers_bfloat16"
     return {
         "tests": [
-            _step("pytest", work, 240, "-m pytest -n 0 --color=no", *_tests()),
+            _step("pytest", work, 240, "-m pytest -n 0 --color=no", "-m", ALL, *_tests()),
             _step("kernels", work, 60, "scripts/benchmark_kernels.py --device cuda"),
         ],
         "census": [_step("125m", work, 240, f"scripts/benchmark.py {on} --tokens 1048576 --rounds 2")],
@@ -55,7 +56,7 @@ def rehearsed(work: Path, weights: Path) -> dict[str, list[Step]]:
     walk = f"{on} --sequences 2 --positions 64"
     return {
         "tests": [
-            _step("pytest", work, 120, "-m pytest -n 0 --color=no", "tests/test_segments.py", "-k", "packing"),
+            _step("pytest", work, 120, "-m pytest -n 0 --color=no", "-m", ALL, "tests/test_segments.py", "-k", "packing"),
             _step("kernels", work, 120, "scripts/benchmark_kernels.py --device cpu --rows 2048 --neurons 256"),
         ],
         "census": [_step("125m", work, 120, f"scripts/benchmark.py {on} --layers 1 --tokens 256 --positions 128")],

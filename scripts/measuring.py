@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from analyze.writing import write_whole
 from device import Device
+from files import write_whole
 
 POSITIONS = 2048
 GB = 1_000_000_000

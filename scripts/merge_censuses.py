@@ -11,16 +11,17 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 from analyze.analysis import draw
 from analyze.census_tables import census_tables, write_tables
+from analyze.claim import owned
 from analyze.config import Thresholds
 from analyze.counts import Index, LayerCounts
 from analyze.formats import read_meta
 from analyze.merging import merged_counts, merged_index
 from analyze.meta import dead_bound
 from analyze.positions import bias
-from analyze.writing import write_whole
 from corpora.home import expanded
 from corpora.sequences import Sequences
 from errors import UserError, plainly
+from files import write_whole
 from models.objects import entry
 from settings import check_new_folder
 
@@ -106,9 +107,11 @@ def main() -> None:
     parser.add_argument("b", type=Path, help="census folder of the second shard")
     parser.add_argument("out", type=Path, help="new census folder")
     arguments = parser.parse_args()
-    with plainly():
-        merge(*(Path(expanded(str(folder))) for folder in (arguments.a, arguments.b, arguments.out)))
+    a, b, out = (Path(expanded(str(folder))) for folder in (arguments.a, arguments.b, arguments.out))
+    with owned(out):
+        merge(a, b, out)
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after="remove the folder that it began, and the same command begins again"):
+        main()

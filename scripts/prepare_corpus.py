@@ -59,5 +59,5 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[1:] = quoted_paths(sys.argv[1:])
-    with plainly(setting_names(PrepareConfig)):
+    with plainly(settings=setting_names(PrepareConfig)):
         main()

@@ -13,7 +13,6 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +24,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from torch import Tensor
 
-from errors import UserError, plainly
+from errors import BEGINS_AGAIN, UserError, plainly
+from files import remove_unfinished, whole_folder
+from locks import only_writer
 from models.config import OPTConfig
 from models.huggingface import huggingface
 from models.opt import OPT, PAD
 from models.pickled import plain_values
+from models.unallocated import unallocated
 from models.weights import DTYPES, Stored, safetensors_index
 from settings import check_new_folder
 
@@ -54,7 +56,7 @@ def opt(size: str, layers: int | None = None) -> OPTConfig:
 
 def shapes_of(config: OPTConfig) -> Shapes:
     """Every tensor of the model, in its order."""
-    with torch.device("meta"):
+    with unallocated():
         return {name: tuple(tensor.shape) for name, tensor in OPT(config).state_dict().items()}
 
 
@@ -150,23 +152,6 @@ def fill(places: dict[str, Stored], config: OPTConfig, seed: int) -> Iterator[in
             os.fsync(stream.fileno())
 
 
-@contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """A folder that gets its name when everything is in it; a full disk leaves nothing."""
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.rename(folder)
-    except OSError as full:
-        raise UserError(
-            f"{folder} could not be written ({getattr(full, 'strerror', None) or full}); nothing is left of it."
-        ) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
 def synthesize(config: OPTConfig, out: Path, arguments: argparse.Namespace, console: Console) -> None:
     """Write the checkpoint.
 
@@ -189,21 +174,38 @@ def synthesize(config: OPTConfig, out: Path, arguments: argparse.Namespace, cons
     names = _names("model" if kind == "safetensors" else "pytorch_model", kind, len(files) if sharded else 0)
     needed = nbytes(shapes, dtype, one_layer)
     _say_and_check_room(config, out, needed, len(files), arguments, console)
-    prefix = "" if arguments.no_prefix else "model."
-    with whole(out) as folder:
-        weight_map: dict[str, str] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-            writing = bar.add_task(out.name, total=needed)
-            for name, part in zip(names, files, strict=True):
-                weight_map |= {prefix + tensor: name for tensor in part}
-                places = reserve(folder / name, {prefix + tensor: shape for tensor, shape in part.items()}, dtype, one_layer)
-                for written in fill(places, config, arguments.seed):
-                    bar.advance(writing, written)
-        if sharded:
-            index = {"metadata": {"total_size": nbytes(shapes, dtype, False)}, "weight_map": weight_map}
-            (folder / f"{names[0].split('-')[0]}.{kind}.index.json").write_text(json.dumps(index, indent=2) + "\n")
-        (folder / "config.json").write_text(json.dumps(huggingface(config) | {"torch_dtype": arguments.dtype}, indent=2) + "\n")
+    try:
+        with whole_folder(out) as folder:
+            _write(folder, files, names, shapes, config, arguments, console)
+    except OSError as full:
+        raise UserError(f"{out} could not be written ({full.strerror or full}); nothing is left of it.") from None
+
+
+def _write(
+    folder: Path,
+    files: list[Shapes],
+    names: list[str],
+    shapes: Shapes,
+    config: OPTConfig,
+    arguments: argparse.Namespace,
+    console: Console,
+) -> None:
+    dtype, one_layer, prefix = getattr(torch, arguments.dtype), arguments.one_layer, "" if arguments.no_prefix else "model."
+    weight_map: dict[str, str] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        writing = bar.add_task(arguments.out.name, total=nbytes(shapes, dtype, one_layer))
+        for name, part in zip(names, files, strict=True):
+            weight_map |= {prefix + tensor: name for tensor in part}
+            places = reserve(folder / name, {prefix + tensor: shape for tensor, shape in part.items()}, dtype, one_layer)
+            for written in fill(places, config, arguments.seed):
+                bar.advance(writing, written)
+    if arguments.layout.endswith("sharded"):
+        index = {"metadata": {"total_size": nbytes(shapes, dtype, False)}, "weight_map": weight_map}
+        (folder / f"{names[0].split('-')[0]}.{arguments.layout.partition('-')[0]}.index.json").write_text(
+            json.dumps(index, indent=2) + "\n"
+        )
+    (folder / "config.json").write_text(json.dumps(huggingface(config) | {"torch_dtype": arguments.dtype}, indent=2) + "\n")
 
 
 def _names(stem: str, kind: str, count: int) -> list[str]:
@@ -238,9 +240,11 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--one-layer", action="store_true", help="one layer on disk stands for all of them")
     parser.add_argument("--shard-gb", type=float, default=10.0, help="largest file of a sharded layout")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args(None if words is None else list(words))
-    with plainly():
-        synthesize(opt(arguments.size, arguments.layers), arguments.out, arguments, Console(stderr=True))
+    with plainly(after=BEGINS_AGAIN):
+        arguments = parser.parse_args(None if words is None else list(words))
+        with only_writer(arguments.out, "OUT"):
+            remove_unfinished(arguments.out, deep=False)
+            synthesize(opt(arguments.size, arguments.layers), arguments.out, arguments, Console(stderr=True))
 
 
 if __name__ == "__main__":

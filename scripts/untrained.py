@@ -5,7 +5,6 @@ An untrained network too has dead neurons, and neurons whose firing depends on p
 """
 
 import argparse
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,9 @@ sys.path[0] = str(Path(__file__).parents[1])
 from safetensors import SafetensorError
 
 from corpora.home import expanded
-from errors import UserError, plainly
+from errors import BEGINS_AGAIN, UserError, plainly
+from files import remove_unfinished
+from locks import only_writer
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from models.opt import OPT, initialise
@@ -45,7 +46,6 @@ def untrained(like: str, out: Path, seed: int, std: float | None) -> None:
     try:
         save_checkpoint(model, out, state, file if file and file.is_file() else None)
     except (OSError, SafetensorError) as trouble:
-        shutil.rmtree(out.with_name(f".{out.name}.partial"), ignore_errors=True)
         raise UserError(f"{out} cannot be written ({trouble}); make room, or choose another place.") from None
 
 
@@ -61,9 +61,12 @@ def main() -> None:
         help="of initial weights; else what a checkpoint of this project began with, and 0.006 for any other OPT",
     )
     arguments = parser.parse_args()
-    with plainly():
-        untrained(arguments.like, Path(expanded(str(arguments.out))), arguments.seed, arguments.std)
+    out = Path(expanded(str(arguments.out)))
+    with only_writer(out, "OUT"):
+        remove_unfinished(out, deep=False)
+        untrained(arguments.like, out, arguments.seed, arguments.std)
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()

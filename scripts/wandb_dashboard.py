@@ -1,10 +1,11 @@
 """The dashboard of neuron evolution on wandb, over all runs of a project: python scripts/wandb_dashboard.py --entity NAME
 
-Saved there when somebody is logged in; otherwise its specification is written to a file, and said so.
+Saved there when somebody is logged in; otherwise, or with WANDB_MODE=offline, its specification is written to a file, and said so.
 """
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ import wandb_workspaces.reports.v2.interface as panels
 import wandb_workspaces.workspaces as workspaces
 
 from analyze.palette import TYPES
-from analyze.writing import write_whole
-from errors import plainly
-from tracking import WandbConfig
+from errors import BEGINS_AGAIN, plainly
+from files import write_whole
+from tracking import PROJECT, mode_of_environment
 
 CENSUSES = ("live", "census")  # taken while training; taken of milestones
 VARIANT = panels.Config("variant")  # of a run: all but its seed
@@ -71,8 +72,15 @@ def dashboard(entity: str, project: str) -> Any:
 
 
 def save(entity: str | None, project: str, file: Path) -> str:
-    """Save the dashboard on wandb, or its specification in the file; returns what was done."""
+    """Save the dashboard on wandb, or its specification in the file; returns what was done.
+
+    Raises:
+        UserError: WANDB_MODE or WANDB_DISABLED holds nonsense.
+    """
+    mode, by = mode_of_environment()
     try:
+        if by and mode != "online":
+            raise ConnectionError(f"{by} of the environment")
         made = dashboard(entity or str(wandb.Api().default_entity), project)
         made.save()
         return f"saved: {made.url}"
@@ -87,12 +95,13 @@ def main() -> None:
     """Make it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entity", help="whose project it is; by default that of who is logged in")
-    parser.add_argument("--project", default=WandbConfig.project, help="as wandb.project of the runs")
+    project = os.environ.get("WANDB_PROJECT") or PROJECT
+    parser.add_argument("--project", default=project, help="as wandb.project of the runs")
     parser.add_argument("--out", type=Path, default=Path("runs/wandb_dashboard.json"), help="for the specification")
     arguments = parser.parse_args()
-    with plainly():
-        print(save(arguments.entity, arguments.project, arguments.out))
+    print(save(arguments.entity, arguments.project, arguments.out))
 
 
 if __name__ == "__main__":
-    main()
+    with plainly(after=BEGINS_AGAIN):
+        main()

@@ -8,6 +8,7 @@ from analyze.prefetch import Weights
 from device import CPU
 from models.checkpoint import Checkpoint
 from models.opt import OPT, Block
+from models.unallocated import unallocated
 
 
 def read_block(checkpoint: Checkpoint, layer: int, dtype: torch.dtype = torch.float32) -> Block:
@@ -22,7 +23,7 @@ def read_model(checkpoint: Checkpoint) -> OPT:
     for layer in range(checkpoint.config.layers):
         block = read_block(checkpoint, layer).state_dict()
         weights |= {f"decoder.layers.{layer}.{name}": tensor for name, tensor in block.items()}
-    with torch.device("meta"):
+    with unallocated():
         model = OPT(checkpoint.config)
     model.load_state_dict(weights, assign=True)
     return model.eval()

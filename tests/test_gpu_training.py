@@ -26,6 +26,7 @@ NOISE = 1e-3  # nats that a loss may be further from float32's than bfloat16 put
 ROOM = 1.3  # times the memory that is computed
 GPUS = torch.cuda.device_count()
 NO_GPU = pytest.mark.skipif(not GPUS, reason="needs a CUDA GPU")
+pytestmark = pytest.mark.long
 NO_DROPOUT: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0}
 
 

@@ -18,10 +18,10 @@ import train.config
 from models.opt import OPT
 
 HERE = Path(__file__).parents[1]
-LEAVES = {"errors", "memory", "network", "tracking", "provenance", "device", "settings"}
+LEAVES = {"errors", "files", "locks", "memory", "network", "tracking", "provenance", "device", "settings", "signals"}
 MAY_IMPORT = {
-    "corpora": {"errors", "network"},
-    "models": {"errors", "network"},
+    "corpora": {"errors", "files", "locks", "network"},
+    "models": {"errors", "files", "network"},
     "analyze": {"models", "corpora"} | LEAVES,
     "train": {"models", "corpora", "analyze"} | LEAVES,
 }

@@ -1,7 +1,9 @@
 """Censuses during training: they change nothing, are those of analyze/run.py, survive a kill, and fit their share."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import tiny
 import torch
 from rich.console import Console
 from test_training import Killed, kill_at, lines, weights
-from test_watch import spoil
+from test_watch import kept, spoil, stopped
 
 from analyze.analysis import sequences_for
 from analyze.census import take
@@ -124,6 +126,50 @@ def test_a_census_that_fails_stops_nothing(
     monkeypatch.setattr("train.live_census.take", full)
     run = train(tiny.training(corpus, tmp_path, live=LIVE), [])
     assert lines(run)[-1]["step"] == 6 and "no live census at step 5: the disk is full" in capfd.readouterr().err
+
+
+def test_weights_are_on_disk_before_a_census_begins(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever hangs in one, the step is kept."""
+    seen: dict[int, tuple[int, bool]] = {}
+
+    def looking(self: LiveCensus, module: Training, step: int) -> None:
+        milestone = tmp_path / "run" / "milestones" / f"step_{step:09d}" / "model.safetensors"
+        seen[step] = (kept(tmp_path / "run") if step else 0, milestone.is_file())
+
+    monkeypatch.setattr(LiveCensus, "_take", looking)
+    train(tiny.training(corpus, tmp_path, live=LiveConfig(spacing="milestones", tokens=800)), [])
+    assert seen == {0: (0, True), 3: (3, True), 6: (6, True)}
+
+
+@pytest.mark.parametrize("at", [3, 5, 6])
+def test_a_signal_ends_a_census_and_the_next_start_takes_it(
+    at: int,
+    corpus: CorpusConfig,
+    watched: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Also that of the last step, and of one that no checkpoint was due at."""
+    as_ever = LiveCensus._census
+
+    def signalled(self: LiveCensus, module: Training, tokens: int, out: Path) -> Path:
+        if module.global_step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return as_ever(self, module, tokens, out)
+
+    config = tiny.training(corpus, tmp_path, live=LIVE, checkpoint_every=100)
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveCensus, "_census", signalled)
+        run = stopped(config)
+    assert kept(run) == at and f"the live census at step {at} is left to the next start" in capfd.readouterr().err
+    assert not (run / "live" / f"step_{at:09d}" / "meta.json").exists()
+    train(config, [])
+    assert counted(run) == counted(watched)
+    train(config, [])
+    assert "has finished its 6 steps already" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("live", [LIVE, LiveConfig(share=1.0)])

@@ -281,6 +281,7 @@ def test_a_hub_repository_that_is_not_handed_out_says_why(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", address)  # else another's, which it asks again and again
     monkeypatch.setattr("models.hub.reachable", lambda: True)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     try:

@@ -20,7 +20,7 @@ from analyze.figures_of_firing import dead_and_frequency
 from analyze.figures_of_position import positional_neurons
 from analyze.folder import Census
 from analyze.report import census_page
-from analyze.writing import write_whole
+from files import write_whole
 
 ABSENT = f"no {' and no '.join(MISSING)} here; on Debian: apt install chromium chromium-driver"
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=ABSENT)

@@ -13,7 +13,7 @@ from test_page import ABSENT, by_id, opened, rows, said, until
 from analyze.figures_of_training import types_over_training
 from analyze.folder import Census
 from analyze.report import run_page
-from analyze.writing import write_whole
+from files import write_whole
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=ABSENT)
 PLANTED: dict[int, dict[str, int]] = {0: {}, 100: {"one_weak": 2}, 1000: {"both_strong": 3, "one_weak": 1}}

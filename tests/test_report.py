@@ -32,7 +32,7 @@ from analyze.page_tables import milestones_table, source
 from analyze.palette import POSITION_TYPES, STRENGTHS, TYPES
 from analyze.report import census_page, comparison_page, run_page, summary
 from analyze.suppression import SHARES
-from analyze.writing import write_whole
+from files import write_whole
 
 EMPTY = {"name": "verse", "sequences": 0}  # a domain too short for a sequence
 

@@ -1,13 +1,9 @@
-"""Damage to a token store, finished or not, ends in a sentence that names the file; no other tokens come of it. And who holds its lock."""
+"""Damage to a token store, finished or not, ends in a sentence that names the file; no other tokens come of it."""
 
 import errno
-import fcntl
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpora import checksums, lock, making, notices
+from corpora import checksums, making
 from corpora.config import CorpusConfig
 from corpora.journal import Journal
-from corpora.lock import alone
 from corpora.prepare import token_store
 from corpora.store import SPLITS, TokenStore, fingerprint
 from errors import UserError
@@ -182,51 +177,11 @@ def test_a_file_is_compared_once_as_long_as_it_is_the_same(corpus: CorpusConfig,
     assert len(read) == n + 1
 
 
-def held(folder: Path) -> subprocess.Popen[str]:
-    """A process that holds a folder's lock until it is killed."""
-    code = f"from pathlib import Path; from corpora.lock import alone\nwith alone(Path({str(folder)!r})):"
-    code += "\n print('held', flush=True)\n input()"
-    running = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert running.stdout and running.stdout.readline() == "held\n"
-    return running
-
-
-def test_who_waits_says_for_whom_and_the_dead_hold_nothing(tmp_path: Path) -> None:
-    notices.announce.cache_clear()
-    first = held(tmp_path / "store")
-    code = (
-        f"from pathlib import Path; from corpora.lock import alone\nwith alone(Path({str(tmp_path / 'store')!r})): print('mine')"
-    )
-    second = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert second.stderr and second.stdout
-    said = second.stderr.readline()
-    assert said.startswith(f"waiting for process {first.pid} on {os.uname().nodename} since {time.strftime('%Y-')}"), said
-    assert second.poll() is None
-    first.kill()
-    first.communicate()
-    assert second.communicate()[0] == "mine\n" and second.returncode == 0
-    with alone(tmp_path / "store"):
-        assert f"process {os.getpid()} on " in (tmp_path / ".store.lock").read_text()
-
-
 def raises(number: int) -> Callable[..., None]:
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     return refuse
-
-
-def test_a_file_system_without_locks_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    notices.announce.cache_clear()
-    monkeypatch.setattr(fcntl, "flock", raises(errno.ENOSYS))
-    with alone(tmp_path / "store"):
-        assert "on a file system without locks" in capsys.readouterr().err
-    monkeypatch.setattr(lock, "fcntl", fcntl)
-    monkeypatch.setattr(fcntl, "flock", raises(errno.EIO))
-    with pytest.raises(OSError, match="Input/output"), alone(tmp_path / "store"):
-        pass
 
 
 def test_a_store_that_cannot_be_written_is_said(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,19 +18,27 @@ from rich.console import Console
 from synthetic_census import write_census
 from test_training import lines
 
-from analyze.analysis import sequences_for
+from analyze.analysis import analyze, sequences_for
 from analyze.census import take
 from analyze.figures import write_figure
 from analyze.folder import open_census
 from analyze.mirroring import DETECTORS, census_scalars, detector_rows, mirror_alone
 from analyze.task import CensusTask
 from corpora.config import CorpusConfig
+from errors import UserError
 from models.opening import open_checkpoint
-from tracking import Mirror, WandbConfig, run_id, without_seed
+from tracking import PROJECT, Mirror, WandbConfig, decided, run_id, without_seed
 from train.config import LiveConfig
 from train.training import train
 
-OFFLINE = WandbConfig(mode="offline")
+OFFLINE = WandbConfig("offline", PROJECT)
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment of the tests says of wandb."""
+    for name in ("WANDB_MODE", "WANDB_DISABLED", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +183,123 @@ def test_a_broken_network_changes_nothing(
     assert lines(broken) == lines(train(tiny.training(corpus, tmp_path, name="whole", live=live), []))
     (part,) = parts(broken)
     assert set(numbers(part, "live/")) == {0, 3, 6} and {row["step"] for row in rows(part) if "loss" in row} == {1, 2, 3, 4, 5, 6}
+
+
+def decide(config: WandbConfig, capfd: pytest.CaptureFixture[str]) -> tuple[WandbConfig, list[str]]:
+    found = decided(config, Console(stderr=True))
+    return found, capfd.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode", "by"),
+    [
+        ({}, "offline", ""),
+        ({"WANDB_MODE": ""}, "offline", ""),
+        ({"WANDB_MODE": "online"}, "online", "WANDB_MODE=online"),
+        ({"WANDB_MODE": "Offline"}, "offline", "WANDB_MODE=Offline"),
+        ({"WANDB_MODE": "dryrun"}, "offline", "WANDB_MODE=dryrun"),
+        ({"WANDB_MODE": "shared"}, "online", "WANDB_MODE=shared"),
+        ({"WANDB_MODE": "disabled", "WANDB_DISABLED": "false"}, "disabled", "WANDB_MODE=disabled"),
+        ({"WANDB_MODE": "online", "WANDB_DISABLED": "1"}, "disabled", "WANDB_DISABLED=1"),
+        *(({"WANDB_DISABLED": yes}, "disabled", f"WANDB_DISABLED={yes}") for yes in ("true", "YES", "on")),
+        *(({"WANDB_DISABLED": no}, "offline", "") for no in ("0", "no", "False", "")),
+    ],
+)
+def test_the_environment_decides_what_the_settings_leave_open(
+    variables: dict[str, str], mode: str, by: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    said = [f"wandb.mode={mode}, by {by} of the environment"] if by else []
+    assert decide(WandbConfig(), capfd) == (WandbConfig(mode, PROJECT), said)
+    for given in ("online", "offline", "disabled"):
+        assert decide(WandbConfig(given), capfd) == (WandbConfig(given, PROJECT), [])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("WANDB_MODE", "sometimes", "one of online, offline, disabled, dryrun, run, shared; correct it, or unset it."),
+        ("WANDB_MODE", "off", "one of online"),
+        ("WANDB_DISABLED", "maybe", "true or false; correct it, or unset it."),
+    ],
+)
+def test_nonsense_in_the_environment_is_refused(
+    variable: str, value: str, allowed: str, corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    sentence = f"{variable}={value!r} of the environment must be {allowed}"
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        train(tiny.training(corpus, tmp_path, wandb=WandbConfig()), [])
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        analyze(tiny.analysis(tmp_path / "none", corpus, tmp_path / "out", wandb=WandbConfig()))
+    assert not list(tmp_path.iterdir())
+    assert decided(WandbConfig("offline"), Console()).mode == "offline"  # given: nobody asks the environment
+
+
+def test_a_run_that_the_environment_turns_off_needs_no_wandb(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setitem(sys.modules, "wandb", None)  # any import of it fails
+    monkeypatch.setattr("analyze.analysis.draw", lambda out, _: (open_census(out), []))  # figures take their time
+    live = LiveConfig("milestones", tokens=400)
+    run = train(tiny.training(corpus, tmp_path, steps=1, milestones=[1], live=live, wandb=WandbConfig()), [])
+    analyze(tiny.analysis(run / "milestones" / "step_000000001", corpus, tmp_path / "out", tokens=400, wandb=WandbConfig()))
+    said = capfd.readouterr().err
+    assert said.count("wandb.mode=disabled, by WANDB_MODE=disabled of the environment\n") == 2 and "left out" not in said
+    assert not (run / "wandb").exists() and not (tmp_path / "out" / "wandb").exists()
+
+
+def test_the_environment_names_project_entity_and_tags_but_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a process of its own: wandb reads the environment once. Two runs that are given the same id stay two."""
+    others = dict.fromkeys(("RUN_ID", "NAME", "RUN_GROUP", "SWEEP_ID"), "theirs") | {"DIR": str(tmp_path), "RESUME": "must"}
+    others |= {
+        "RESUME_FROM": "theirs?_step=3",
+        "SERVICE": "3-1-unix-/nowhere",
+        "SILENT": "perhaps",
+        "LAUNCH": "true",
+        "MODE": "online",
+    }
+    for name, value in (others | {"PROJECT": "mine", "ENTITY": "me", "TAGS": "a,b", "BASE_URL": "http://127.0.0.1:9"}).items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.setenv("SM_TRAINING_ENV", "{}")
+    monkeypatch.setenv("TRAINING_JOB_NAME", "theirs")
+    program = f"""import sys; sys.path[:0] = {sys.path!r}
+from pathlib import Path; from rich.console import Console; from tracking import Mirror, WandbConfig, decided
+console = Console(stderr=True)
+for name in "ab":
+    mirror = Mirror(decided(WandbConfig("offline"), console), Path(name), name, "g", {{}}, console)
+    mirror.log({{"step": 1, "tokens": 2}})
+    mirror.close()"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    project, passed_over = done.stderr.splitlines()[:2]
+    assert done.stderr.splitlines() == [project, passed_over] * 2
+    assert project == "wandb.project=mine, by WANDB_PROJECT of the environment"
+    assert passed_over.startswith("wandb does not follow WANDB_RUN_ID, WANDB_RESUME, WANDB_RESUME_FROM, WANDB_NAME, ")
+    monkeypatch.undo()
+    for name in "ab":
+        (part,) = parts(tmp_path / name)
+        (held,) = [record["run"] for record in records(part) if record["type"] == "run"]
+        assert held["run_id"] == run_id(tmp_path / name) and held["display_name"] == name
+        assert [held[of] for of in ("project", "entity", "tags", "run_group")] == ["mine", "me", ["a", "b"], "g"]
+    assert run_id(tmp_path / "a") != run_id(tmp_path / "b")
+
+
+def test_a_given_project_is_that_of_nobody_else(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    assert decide(WandbConfig("offline", "mine"), capfd) == (WandbConfig("offline", "mine"), [])
+
+
+def test_a_setting_that_wandb_refuses_is_said_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mirror = Mirror(WandbConfig("offline", "a/b"), tmp_path, "n", "g", {}, Console(stderr=True))
+    mirror.close()
+    (said,) = capfd.readouterr().err.splitlines()
+    assert said.startswith("wandb is left out from here on: ") and "project" in said and len(said) < 300
 
 
 def test_a_broken_wandb_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

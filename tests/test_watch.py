@@ -26,6 +26,7 @@ from corpora.prepare import token_store
 from device import CPU
 from errors import UserError
 from models.pickled import plain_values
+from signals import STOPPED, Stopped
 from train import reading
 from train.config import BatchConfig, OptimizerConfig, TrainConfig, WatchConfig
 from train.folder import finished_steps, identity, last_checkpoint, run_name
@@ -33,7 +34,7 @@ from train.launching import launched
 from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.progress import Bar
-from train.sweeping import noted
+from train.swept import noted
 from train.training import train
 
 
@@ -45,6 +46,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
 def kept(run: Path) -> int:
     """The step of last.ckpt, which opens."""
     return int(plain_values(last_checkpoint(run))["global_step"])
+
+
+def stopped(config: TrainConfig) -> Path:
+    """Train until the run is stopped before its end; its folder."""
+    with pytest.raises(Stopped) as ended:
+        train(config, [])
+    assert ended.value.code == 75
+    return Path(config.runs) / config.name
 
 
 def spoil(step: int, by: float, patch: pytest.MonkeyPatch) -> None:
@@ -154,7 +163,7 @@ def send_at(step: int, what: signal.Signals, patch: pytest.MonkeyPatch, times: i
     patch.setattr(Training, "training_step", signalled)
 
 
-@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_ends_the_run_after_its_step(
     what: signal.Signals,
     corpus: CorpusConfig,
@@ -165,34 +174,37 @@ def test_a_signal_ends_the_run_after_its_step(
     config = tiny.training(corpus, tmp_path, checkpoint_every=100, milestones=[])
     handler = signal.getsignal(what)
     send_at(4, what, monkeypatch)
-    run = train(config, [])
+    run = stopped(config)
     assert kept(run) == 4 and f"stopped at step 4 ({what.name})" in capsys.readouterr().err
     assert signal.getsignal(what) == handler
     monkeypatch.undo()
     assert kept(train(config, [])) == 6
 
 
-def test_ctrl_c_ends_the_run_after_its_step_and_a_sweep_with_it(
+def test_a_second_one_ends_it_at_once_where_no_program_watches(
     corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = tiny.training(corpus, tmp_path, checkpoint_every=100, milestones=[])
-    handler = signal.getsignal(signal.SIGINT)
-    send_at(4, signal.SIGINT, monkeypatch)
-    with pytest.raises(SystemExit) as ended:
-        train(config, [])
-    assert ended.value.code == 130 and kept(tmp_path / "run") == 4
-    assert "stopped at step 4 (SIGINT); the same command goes on" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) == handler
-
-
-def test_a_second_ctrl_c_ends_it_at_once(
-    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    """As in a notebook, which must outlive it; tests/test_stopping.py has the programs."""
     send_at(4, signal.SIGINT, monkeypatch, times=2)
-    with pytest.raises(SystemExit):
-        train(tiny.training(corpus, tmp_path, checkpoint_every=2, milestones=[]), [])
-    assert kept(tmp_path / "run") == 2
-    assert re.search(r"stopped at once\. The last good checkpoint is .*last\.ckpt of step 2", capsys.readouterr().err)
+    run = stopped(tiny.training(corpus, tmp_path, checkpoint_every=2, milestones=[]))
+    assert kept(run) == 2
+    assert re.search(r"stopped at once \(a second SIGINT\)\. The last good .*last\.ckpt of step 2", capsys.readouterr().err)
+
+
+def test_the_first_signal_is_the_one_that_is_heeded(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A warning, for which SLURM is asked for the job again, before the SIGTERM that ends it."""
+    as_ever = Training.training_step
+
+    def signalled(self: Training, batch: list[Any], index: int) -> dict[str, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        return as_ever(self, batch, index)
+
+    monkeypatch.setattr(Training, "training_step", signalled)
+    assert kept(stopped(tiny.training(corpus, tmp_path, milestones=[]))) == 1
+    assert "stopped at step 1 (SIGUSR1)" in capsys.readouterr().err
 
 
 def test_the_terminal_is_as_it_was_after_an_error(corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,16 +239,14 @@ def signalled_group(config: TrainConfig, what: signal.Signals) -> None:
     train(config, [])
 
 
-@pytest.mark.parametrize(("what", "code"), [(signal.SIGTERM, 0), (signal.SIGUSR1, 0), (signal.SIGINT, 130)])
-def test_a_signal_to_all_processes_is_left_to_the_run(
-    what: signal.Signals, code: int, corpus: CorpusConfig, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])
+def test_a_signal_to_all_processes_is_left_to_the_run(what: signal.Signals, corpus: CorpusConfig, tmp_path: Path) -> None:
     batch = BatchConfig(tokens=128, micro=4, workers=2)
     config = tiny.training(corpus, tmp_path, steps=40, checkpoint_every=100, milestones=[], batch=batch)
     process = SERVER.Process(target=signalled_group, args=(config, what))
     process.start()
     process.join()
-    assert process.exitcode == code and kept(tmp_path / "run") == 4
+    assert process.exitcode == STOPPED and kept(tmp_path / "run") == 4
 
 
 def reader_elsewhere() -> None:
@@ -273,14 +283,14 @@ def test_slurm_is_asked_for_the_job_again(
 ) -> None:
     with monkeypatch.context() as patch:
         send_at(2, signal.SIGUSR1, patch)
-        run = train(tiny.training(corpus, tmp_path, checkpoint_every=100), [])
+        run = stopped(tiny.training(corpus, tmp_path, checkpoint_every=100))
     assert kept(run) == 2 and (tmp_path / "asked").read_text() == "requeue 1234\n"
     with monkeypatch.context() as patch:
         send_at(4, signal.SIGTERM, patch)  # scancel, or a preemption that requeues by itself
-        assert kept(train(tiny.training(corpus, tmp_path, checkpoint_every=100), [])) == 4
+        assert kept(stopped(tiny.training(corpus, tmp_path, checkpoint_every=100))) == 4
     assert (tmp_path / "asked").read_text() == "requeue 1234\n"
     assert not list(run.glob("hpc_ckpt*")), "Lightning would resume from that instead"
-    assert kept(train(tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0), [])) == 5
+    assert kept(stopped(tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0))) == 5
     assert (tmp_path / "asked").read_text() == "requeue 1234\n" * 2
 
 
@@ -296,14 +306,14 @@ def test_a_job_that_slurm_does_not_take_again_is_said(
     says: str | None, corpus: CorpusConfig, tmp_path: Path, scontrol: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scontrol.write_text(says) if says else scontrol.unlink()
-    assert kept(train(tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0), [])) == 1
+    assert kept(stopped(tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0))) == 1
     why = "Job may not be requeued" if says else "No such file or directory: 'scontrol'"
     assert re.search(rf"did not take job 1234 again \(.*{why}\): submit it again", capsys.readouterr().err)
 
 
 def test_a_time_limit_that_is_over_leaves_a_step_made(corpus: CorpusConfig, tmp_path: Path) -> None:
     config = tiny.training(corpus, tmp_path, checkpoint_every=100, time_limit=0.0)
-    assert [kept(train(config, [])) for _ in range(3)] == [1, 2, 3]
+    assert [kept(stopped(config)) for _ in range(3)] == [1, 2, 3]
     assert finished_steps(tmp_path / "run", {}) == 3
 
 
@@ -311,7 +321,7 @@ def test_a_time_limit_counts_what_came_before_the_first_step(
     corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("train.training.monotonic", lambda: time.monotonic() - 3600)  # as if the corpus had taken an hour
-    assert kept(train(tiny.training(corpus, tmp_path, time_limit=0.9), [])) == 1
+    assert kept(stopped(tiny.training(corpus, tmp_path, time_limit=0.9))) == 1
     assert kept(train(tiny.training(corpus, tmp_path, time_limit=1.9), [])) == 6
 
 

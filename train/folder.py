@@ -1,8 +1,7 @@
-"""The run folder: what a run was made from, written before its first step; every file of it appears whole."""
+"""The run folder: what a run was made from, written before its first step."""
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from safetensors import SafetensorError
 
 from corpora.store import TokenStore
 from errors import UserError
+from files import remove_unfinished, write_whole
+from locks import only_writer
 from models.pickled import plain_values
 from provenance import environment, git
 from train.config import TrainConfig
@@ -27,21 +28,6 @@ class BegunOtherwise(UserError):
 
 
 @contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """A temporary name to write under; the file gets its own when its last byte is on disk, and never if writing fails."""
-    unfinished = file.with_name(f".{file.name}.partial")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield unfinished
-        with unfinished.open("rb") as stream:
-            os.fsync(stream.fileno())
-        unfinished.replace(file)
-    except Exception:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
 def on_disk(run: Path) -> Iterator[None]:
     """Write files of a run here: a disk that is full, or gone, ends in a sentence."""
     try:
@@ -50,6 +36,20 @@ def on_disk(run: Path) -> Iterator[None]:
         raise UserError(
             f"The run {run} cannot be written to disk ({trouble}). {last_good(run)}; make room, and the same command goes on."
         ) from trouble
+
+
+@contextmanager
+def owned(run: Path) -> Iterator[None]:
+    """Be the only process that trains a run. Its censuses have locks of their own: they may be taken and drawn meanwhile.
+
+    Raises:
+        UserError: another process trains it.
+    """
+    with only_writer(run, "name="):
+        remove_unfinished(run, deep=False)
+        for name in ("milestones", "checkpoints"):
+            remove_unfinished(run / name)
+        yield
 
 
 def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStore, start: int) -> None:
@@ -65,8 +65,7 @@ def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStor
         "tokenizer.json": store.tokenizer_file.read_text(encoding="utf-8"),
     }
     for name, content in contents.items():
-        with on_disk(run), whole(run / name) as file:
-            file.write_text(content, encoding="utf-8")
+        write_whole(run / name, content)
 
 
 def run_name(overrides: str, swept: Sequence[str] = ()) -> str:

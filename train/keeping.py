@@ -10,8 +10,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 
 from corpora.tokenizer import bos_id, open_tokenizer
+from files import whole_file
 from models.checkpoint import save_checkpoint
-from train.folder import last_checkpoint, on_disk, whole
+from train.folder import last_checkpoint, on_disk
 from train.metrics import Metrics
 from train.module import Training
 from train.throughput import Throughput
@@ -25,7 +26,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         """Write one."""
-        with whole(Path(path)) as file:
+        with whole_file(Path(path)) as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as trouble:  # what torch makes of a full disk

@@ -47,7 +47,7 @@ def launched(config: TrainConfig, run: Path, device: Device) -> L.Trainer:
     if device.kind == "cuda":
         _one_each(config.device, per_node)
     alone = 1 if device.kind == "cpu" else [device.name.index]
-    return L.Trainer(
+    trainer = L.Trainer(
         accelerator=device.kind,
         devices="auto" if several else alone,
         num_nodes=nodes,
@@ -63,6 +63,9 @@ def launched(config: TrainConfig, run: Path, device: Device) -> L.Trainer:
         use_distributed_sampler=False,
         default_root_dir=run,
     )
+    # Lightning would tell the other ranks from within the handler, which then wait for a rank that is elsewhere.
+    trainer._signal_connector._sigterm_notifier_fn = lambda *_: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _one_each(asked: str, per_node: int) -> None:

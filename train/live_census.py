@@ -1,10 +1,9 @@
 """A model in training -> censuses of it at chosen steps, on one held-out sample, by the code of analyze/run.py."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,24 +22,27 @@ from analyze.folder import open_census
 from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
-from analyze.writing import write_whole
 from corpora.tokenizer import bos_id, open_tokenizer
 from errors import why
+from files import remove_unfinished, write_whole
+from locks import only_writer
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
 from train.folder import BegunOtherwise
+from train.live_folder import PASSING, SAMPLE, census_name, forget_after, is_finished, lacks_census, missing
 from train.live_words import chosen_words, missed_words
 from train.module import Training
 from train.plan import Plan
+from train.stopping import GaveWay
 from train.together import Together
 
 LEAST_TOKENS = 8192  # of a sample that is chosen by time
 MOST_TOKENS = 1_000_000  # of one, however much time there is
 HEADROOM = 0.85  # of the share that is planned with; the rest is for what takes longer than it did at the trial
-SAMPLE, PASSING = "sample.json", ".passing-"
+DRAWING = 600.0  # seconds that a census waits for analyze/draw.py out=RUN/live to end
 ENOUGH = 20  # steps that show how fast training is
-Pause = Callable[[], AbstractContextManager[None]]
+Within = Callable[[], AbstractContextManager[None]]
 
 
 def affordable(steps: list[int], seconds: float, of_least: float, least: int) -> tuple[int, list[int]]:
@@ -58,23 +60,23 @@ def affordable(steps: list[int], seconds: float, of_least: float, least: int) ->
 class LiveCensus(L.Callback):
     """Takes the censuses of a run while it trains, in `RUN/live`; changes nothing in the run. The first rank takes them alone.
 
-    Whatever goes wrong in one is said, and training goes on without it.
-    It comes before what writes last.ckpt, so that a run that is killed in a census makes the step, and the census, again.
+    Whatever goes wrong in one is said, and training goes on without it. A signal ends it, for the run to stop after its step.
+    It comes after what writes the milestone and last.ckpt. A run that ended in a census takes it when it goes on: from last.ckpt
+    if that is of its step, also of the last one, else when the step is made again.
     """
 
     def __init__(
-        self, run: Path, plan: Plan, mirror: Mirror, together: Together, console: Console, pause: Pause = nullcontext
+        self, run: Path, plan: Plan, mirror: Mirror, together: Together, console: Console, pause: Within, giving_way: Within
     ) -> None:
         self.out, self.plan, self.mirror, self.console, self.pause = run / "live", plan, mirror, console, pause
+        self.giving_way = giving_way
         self.together, self.due = together, list[int]()  # the steps of censuses, for all ranks
         self.sample: dict[str, Any] = {}  # tokens, steps, and what the censuses took, in seconds; kept in sample.json
         self.available = MOST_TOKENS  # of the text kept from training, once a trial has read it
-        self.end = 0  # the last step of the run
         self.began = 0.0  # when training did, after the first census; 0: not yet
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Choose the sample, or go on with that of the run; forget censuses of steps that will be made again."""
-        self.end = module.config.steps
         if steps := module.config.census_steps:
             with self.pause(), _untouched(module):
                 self.due = self.together.told(lambda: self._chosen(module, steps))
@@ -91,8 +93,10 @@ class LiveCensus(L.Callback):
         with self.pause():
             self.together.told(lambda: self._take_if_due(module, step))
 
-    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Write what changed from census to census, and say what it cost."""
+    def teardown(self, trainer: L.Trainer, module: Training, stage: str) -> None:  # type: ignore[override]
+        """Write what changed from census to census, and say what it cost; before, take the last census if it alone is lacking."""
+        if not self.began and self.together.told(lambda: lacks_census(self.out.parent, trainer.global_step)):
+            self.together.told(lambda: self._take_the_last(module))
         self._sum_up(trainer)
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
@@ -103,18 +107,20 @@ class LiveCensus(L.Callback):
         begun = time.perf_counter()
         if not (trainer.is_global_zero and self.began and self.sample):
             return
+        module = cast(Training, trainer.lightning_module)
+        if trainer.global_step >= module.config.steps:
+            self._made_good(module, trainer.global_step + 1)
         try:
-            if trainer.global_step >= self.end:
-                self._make_good(cast(Training, trainer.lightning_module), self.end + 1)
-            if missed := self._missing(trainer.global_step + 1):
-                self._say(missed_words(missed))
-            if not (folders := sorted(folder for folder in self.out.glob("step_*") if _finished(folder))):
+            if gone := missing(self.out, self.sample, trainer.global_step + 1):
+                self._say(missed_words(gone))
+            if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder))):
                 return
             censuses = [open_census(folder) for folder in folders]
-            write_evolution(censuses, self.out)
+            with only_writer(self.out, "out="):
+                write_evolution(censuses, self.out)
             self._spend("evolution", begun)
             trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
-            write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+            self._write_sample()
         except Exception as mistake:  # the run is kept, or what stopped it is said
             self._say(f"what changed from census to census is not written: {why(mistake)}")
             return
@@ -127,51 +133,62 @@ class LiveCensus(L.Callback):
 
     def _take_if_due(self, module: Training, step: int) -> None:
         try:
-            self._take(module, step)
-            self._make_good(module, step)
+            with self.giving_way():
+                self._take(module, step)
+                self._make_good(module, step)
+        except GaveWay:
+            self._say(f"the live census at step {step:,} is left to the next start")
         except Exception as mistake:  # training goes on
             self._say(f"no live census at step {step:,}: {why(mistake)}")
 
+    def _take_the_last(self, module: Training) -> None:
+        self.sample, self.began = json.loads((self.out / SAMPLE).read_text()), time.perf_counter()
+        self.plan.start = module.global_step
+        self._take_if_due(module, module.global_step)
+
     def _take(self, module: Training, step: int) -> None:
-        if step not in self.sample["steps"] or _finished(self.out / _name(step)):
+        if step not in self.sample["steps"] or is_finished(self.out / census_name(step)):
             return
         if self._too_dear(module, step):
-            self.sample["left_out"] = [*self.sample.get("left_out", []), step]
-            self._say(
-                f"the live census at step {step:,} is left out: all would take more than live.share={module.config.live.share:g}"
-            )
+            self._leave_out(step, module.config.live.share)
             return
         begun = time.perf_counter()
         with _untouched(module):
-            out = self._census(module, self.sample["tokens"], self.out / _name(step))
+            out = self._census(module, self.sample["tokens"], self.out / census_name(step))
             mirror_census(self.mirror, open_census(out), "live")
         self._spend(str(step), begun)
 
+    def _leave_out(self, step: int, share: float) -> None:
+        self.sample["left_out"] = [*self.sample.get("left_out", []), step]
+        self._write_sample()
+        self._say(f"the live census at step {step:,} is left out: all would take more than live.share={share:g}")
+
+    def _write_sample(self) -> None:
+        write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+
     def _make_good(self, module: Training, before: int) -> None:
         """Take the censuses of earlier steps that are missing, a disk having been full, where a milestone has kept the weights."""
-        for step in self._missing(before):
-            milestone, begun = self.out.parent / "milestones" / _name(step), time.perf_counter()
+        for step in missing(self.out, self.sample, before):
+            milestone, begun = self.out.parent / "milestones" / census_name(step), time.perf_counter()
             if milestone.is_dir():
                 with _untouched(module):
-                    mirror_census(
-                        self.mirror,
-                        open_census(self._census(module, self.sample["tokens"], self._place(step), milestone)),
-                        "live",
-                    )
+                    out = self._census(module, self.sample["tokens"], self.out / census_name(step), milestone)
+                    mirror_census(self.mirror, open_census(out), "live")
                 self._spend(str(step), begun)
                 self._say(f"the live census at step {step:,}, which was missing, is taken of its milestone")
 
-    def _missing(self, before: int) -> list[int]:
-        """Steps before this one that were to have a census and have none, those left out as too dear aside."""
-        due = set(self.sample.get("steps", [])) - set(self.sample.get("left_out", []))
-        return sorted(step for step in due if step < before and not _finished(self._place(step)))
-
-    def _place(self, step: int) -> Path:
-        return self.out / _name(step)
+    def _made_good(self, module: Training, before: int) -> None:
+        try:
+            with self.giving_way():
+                self._make_good(module, before)
+        except GaveWay:
+            self._say("live censuses that are missing are left to the next start")
+        except Exception as mistake:  # training goes on
+            self._say(f"live censuses that are missing cannot be taken of their milestones: {why(mistake)}")
 
     def _too_dear(self, module: Training, step: int) -> bool:
         """Whether one more census takes the whole past the share, at the speed that training has shown."""
-        if module.config.live.tokens is not None:
+        if module.config.live.tokens is not None or 0 < step == self.plan.start:  # chosen before the run ended in it
             return False
         taken = [seconds for what, seconds in self.sample["seconds"].items() if what.isdigit()]
         done, steps = step - self.plan.start, module.config.steps
@@ -187,9 +204,11 @@ class LiveCensus(L.Callback):
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            self._forget_after(module.global_step)
+            with only_writer(self.out, "out=", DRAWING):
+                remove_unfinished(self.out)
+                forget_after(self.out, module.global_step)
             self._choose(module, steps)
-            self._make_good(module, module.global_step + 1)
+            self._made_good(module, module.global_step + 1)
         except BegunOtherwise:
             raise
         except Exception as mistake:  # training goes on
@@ -213,7 +232,7 @@ class LiveCensus(L.Callback):
         self.sample = {"asked": steps, "steps": steps, "tokens": live.tokens, "trained": 0.0, "seconds": {}}
         if live.tokens is None:
             self._choose_by_trial(module, steps)
-        write_whole(file, json.dumps(self.sample, indent=2) + "\n")
+        self._write_sample()
 
     def _choose_by_trial(self, module: Training, steps: list[int]) -> None:
         live, context = module.config.live, module.config.model.context
@@ -243,7 +262,7 @@ class LiveCensus(L.Callback):
             torch.cuda.empty_cache()  # what training's peak left there counts as taken where a census plans its room
         settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled"), "split": "validation"}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
-        with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
+        with only_writer(self.out, "out=", DRAWING), TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
             if milestone is None:
                 milestone, tokenizer = Path(folder) / "model", run / "tokenizer.json"
                 save_checkpoint(module.model, milestone, module.state, tokenizer, bos_id(open_tokenizer(str(tokenizer))))
@@ -251,17 +270,10 @@ class LiveCensus(L.Callback):
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())
         return out
 
-    def _forget_after(self, step: int) -> None:
-        for folder in self.out.glob("step_*"):
-            if int(folder.name.removeprefix("step_")) > step:
-                shutil.rmtree(folder)
-        for left in self.out.glob(f"{PASSING}*"):  # by a run that was killed
-            shutil.rmtree(left)
-
     def _spend(self, what: str, begun: float) -> None:
         self.sample["seconds"][what] = round(time.perf_counter() - begun, 4)
         if (self.out / SAMPLE).is_file():
-            write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+            self._write_sample()
 
     def _spent(self) -> float:
         """Seconds of everything but the machine code, which is loaded, or made, once."""
@@ -269,16 +281,6 @@ class LiveCensus(L.Callback):
 
     def _say(self, words: str) -> None:
         self.console.print(words, markup=False, highlight=False, soft_wrap=True)
-
-
-def _name(step: int) -> str:
-    return f"step_{step:09d}"
-
-
-def _finished(census: Path) -> bool:
-    """Whether a census is whole: its meta.json is complete at the very end."""
-    meta = census / "meta.json"
-    return meta.is_file() and "title" in json.loads(meta.read_text())
 
 
 def _untouched(module: Training) -> AbstractContextManager[None]:

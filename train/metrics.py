@@ -6,8 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from files import whole_file
 from tracking import Mirror
-from train.folder import whole
 
 
 class Metrics:
@@ -21,7 +21,7 @@ class Metrics:
         if not self.file.exists():
             return
         kept = [line for line in self.file.read_text().splitlines() if _step(line) <= step]
-        with whole(self.file) as unfinished:
+        with whole_file(self.file) as unfinished:
             unfinished.write_text("".join(f"{line}\n" for line in kept))
 
     def log(self, **values: int | float | str | None) -> None:

@@ -4,6 +4,7 @@ import os
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 HERE = str(Path(__file__).parents[1])  # the repository, not this folder
@@ -19,24 +20,30 @@ from corpora.home import quoted_paths
 from errors import plainly
 from memory import keep_freed
 from settings import configuration, setting_names
+from signals import WARNINGS
 from train.config import TrainConfig
 from train.folder import run_name
-from train.sweeping import noted, swept
+from train.sweep import announce_sweep, began, variant
+from train.swept import noted, swept
 from train.training import train
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(cfg: DictConfig) -> None:
-    """Compose the configuration and train. In a sweep, hydra goes on with the others when one run fails, and says so at the end."""
-    with plainly() if HydraConfig.get().mode is RunMode.RUN else nullcontext():
+    """Compose the configuration and train."""
+    hydra_config = HydraConfig.get()
+    alone = hydra_config.mode is RunMode.RUN
+    with plainly(*WARNINGS) if alone else nullcontext():
         config = configuration(cfg, TrainConfig)
         keep_freed()
-        name = config.name or run_name(HydraConfig.get().job.override_dirname, swept(HydraConfig.get()))
-        job = HydraConfig.get().job.num if HydraConfig.get().mode is RunMode.MULTIRUN else 0
-        train(replace(config, name=name), list(HydraConfig.get().overrides.task), job)
+        config = replace(config, name=config.name or run_name(hydra_config.job.override_dirname, swept(hydra_config)))
+        job, overrides = 0 if alone else hydra_config.job.num, list(hydra_config.overrides.task)
+        task = partial(train, config, overrides, job, began())
+        task() if alone else variant(config.name, job, config.time_limit, task)
 
 
 if __name__ == "__main__":
     sys.argv[1:] = noted(quoted_paths(sys.argv[1:]))
-    with plainly([*setting_names(TrainConfig), "size", "experiment"]):
+    announce_sweep()
+    with plainly(*WARNINGS, settings=[*setting_names(TrainConfig), "size", "experiment"]):
         main()

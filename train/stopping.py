@@ -4,25 +4,34 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from rich.console import Console
 
+from signals import ENDING, WARNINGS, Stopped, watched
 from train.folder import last_good
 from train.keeping import Keeping
 from train.module import Training
 from train.together import Together
 
-WARNING = signal.SIGUSR1  # SLURM sends it before the end with `#SBATCH --signal=USR1@300`
 EVERY = 1.0  # seconds between two agreements of the ranks, about: a message at every step would be felt where there are many
 MARGIN = 3  # times the longest step so far, its validation and writing included, are left before the time limit
 OVER = signal.NSIG  # the time limit is near: no signal has this number
 
 
+class GaveWay(BaseException):
+    """What is done beside training is left undone, for a signal has come."""
+
+
 class Stopping(L.Callback):
-    """Stops after a step for which any rank was sent SIGUSR1, SIGTERM or Ctrl-C, or when `time_limit` is near; at once on a second Ctrl-C.
+    """Stops after a step for which any rank was sent SIGTERM, Ctrl-C or a warning, or when `time_limit` is near.
+
+    A second SIGTERM or Ctrl-C ends the process at once, see signals.py. SLURM sends a warning before the end with
+    `#SBATCH --signal=USR1@300`.
 
     Lightning's own handlers save wherever the signal finds them, on every rank by itself, and in a file that later wins over
     last.ckpt. Ours only make a note; about once a second all ranks agree after the same step, by a message between processes that
@@ -31,6 +40,8 @@ class Stopping(L.Callback):
 
     def __init__(self, keeping: Keeping, together: Together, console: Console, begun: float) -> None:
         self.keeping, self.together, self.console = keeping, together, console
+        self.stopped = False  # before the last step, or before what is due at it
+        self._gives_way = False  # what is done right now
         self._begun = begun  # when `time_limit` starts to count, by the monotonic clock
         self._step_begun = time.monotonic()
         self._longest = 0.0
@@ -40,7 +51,7 @@ class Stopping(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
         """Take the signals over from Lightning, which gives them back when it is done."""
-        for number in (WARNING, signal.SIGTERM, signal.SIGINT):
+        for number in (*ENDING, *WARNINGS):
             signal.signal(number, self._note)
         if trainer.world_size > 1:
             # Lightning waits for the device before every step to ask whether a rank was sent SIGTERM; here that is known.
@@ -58,7 +69,7 @@ class Stopping(L.Callback):
         if not stop or trainer.global_step >= module.config.steps:
             return
         self.keeping.resumable(trainer, module)
-        trainer.should_stop = True
+        trainer.should_stop = self.stopped = True
         if trainer.is_global_zero:
             why = signal.Signals(stop).name if stop in set(signal.Signals) else "the time limit"
             said = f"stopped at step {trainer.global_step:,} ({why}); the same command goes on from there"
@@ -74,19 +85,36 @@ class Stopping(L.Callback):
             self._say(f"SLURM did not take job {_job()} again ({why}): submit it again")
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        """Say what a Ctrl-C in the middle of something leaves; Lightning ends the process without a word."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            self._say(f"stopped at once. {last_good(self.keeping.run)}; the same command goes on.")
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether somebody at a terminal wants to be done with it."""
-        return self._noted == signal.SIGINT
+        """Say what a stop in the middle of something leaves."""
+        if isinstance(exception, Stopped) and exception.why and trainer.is_global_zero:
+            self._say(f"stopped at once ({exception.why}). {last_good(self.keeping.run)}; the same command goes on.")
+            exception.why = ""
 
     def _note(self, number: int, _frame: Any) -> None:
-        if number == signal.SIGINT and self.interrupted:
-            raise KeyboardInterrupt
-        self._noted = signal.Signals(number)
+        if self._noted is not None and number in ENDING and not watched():
+            raise Stopped(f"a second {signal.Signals(number).name}")
+        self._noted = self._noted or signal.Signals(number)
+        if self._gives_way:
+            self._gives_way = False
+            raise GaveWay
+
+    @contextmanager
+    def giving_way(self) -> Iterator[None]:
+        """Do here what can be done at the next start as well, unless this rank is to stop.
+
+        Raises:
+            GaveWay: it is.
+        """
+        try:
+            self._gives_way = self._noted is None
+            if not self._gives_way:
+                raise GaveWay
+            yield
+        except GaveWay:
+            self.stopped = True
+            raise
+        finally:
+            self._gives_way = False
 
     def _agreed(self, step: int, now: float, limit: float | None) -> tuple[bool, int]:
         """Whether to ask for the job again, and why to stop, each if any rank wants it; and when to agree again.
@@ -97,7 +125,7 @@ class Stopping(L.Callback):
         """
         until_next = EVERY if self.together.world > 1 else 0.0
         over = limit is not None and now - self._begun + MARGIN * self._longest + until_next > 3600 * limit
-        again = self._noted == WARNING or (over and self._noted is None)
+        again = self._noted in WARNINGS or (over and self._noted is None)
         pace = (now - self._agreed_at) / (step - self._agreed_after)
         requeue, stop, slowest = self.together.most(float(again), float(self._noted or (OVER if over else 0)), pace)
         self._agreed_at, self._agreed_after = now, step

@@ -8,6 +8,9 @@ import lightning as L
 import torch
 from torch import distributed
 
+from errors import MISTAKE
+from signals import STOPPED, Stopped
+
 PATIENCE = timedelta(days=30)  # until a rank that waits for the first gives up: a census of a large model takes hours
 T = TypeVar("T")
 
@@ -27,18 +30,21 @@ class Together:
 
         Raises:
             Exception: what the first rank's raised, on it.
-            SystemExit: on the others. Why is the first's to say.
+            SystemExit: on the others, with its exit code. Why is the first's to say.
         """
         if self.group is None:
             return decide()
-        said: list[Any] = [None, True]
+        said: list[Any] = [None, MISTAKE]
         try:
             if self.first:
-                said = [decide(), False]
+                said = [decide(), 0]
+        except Stopped:
+            said = [None, STOPPED]
+            raise
         finally:
             distributed.broadcast_object_list(said, group=self.group)
         if said[1]:
-            raise SystemExit(1)
+            raise SystemExit(said[1])
         decided: T = said[0]
         return decided
 

@@ -1,7 +1,6 @@
 """Configuration -> a trained model in its run folder."""
 
-import signal
-import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -16,20 +15,22 @@ from corpora.tokenizer import open_tokenizer
 from device import Device, resolved, use_threads
 from errors import UserError
 from models.opt import OPT, PAD, initialise
-from tracking import Mirror, WandbConfig
+from signals import Stopped
+from tracking import Mirror, WandbConfig, decided
 from train.compiling import compile_anew
 from train.config import TrainConfig
-from train.folder import begin, finished_steps, identity, last_checkpoint
+from train.folder import begin, finished_steps, identity, last_checkpoint, owned
 from train.keeping import Keeping
 from train.launching import bfloat16, compiles, launched
 from train.live_census import LiveCensus
+from train.live_folder import lacks_census
 from train.memory import enough_memory
 from train.metrics import Metrics
 from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.plan import Plan
 from train.progress import Bar
-from train.reading import loader
+from train.reading import loader, readers_alive
 from train.stopping import Stopping
 from train.throughput import Throughput
 from train.together import Together
@@ -40,27 +41,37 @@ PADDING = ("<pad>", "<|padding|>")  # as OPT and Pythia have it
 ROWS = 32  # the token embedding has a multiple of this many rows, as OPT's 50272 for 50265 ids
 
 
-def train(config: TrainConfig, overrides: list[str], job: int = 0) -> Path:
+def train(config: TrainConfig, overrides: list[str], job: int = 0, began: float | None = None) -> Path:
     """Train, or go on with, the run `config.runs/config.name`, a sweep's `job` of that number; returns its folder.
 
-    The same call resumes: from the last step that checkpoints/last.ckpt holds, bit for bit (CPU, float32).
+    The same call resumes: from the last step that checkpoints/last.ckpt holds, bit for bit (CPU, float32). `time_limit` counts from
+    when the program `began`, by the monotonic clock; None: now.
 
     Raises:
         UserError: settings that do not fit together, a corpus that is not there, a run begun with other settings, or one that
             went wrong.
+        Stopped: a signal or the time limit ended it before its last step; the step it reached is kept.
     """
-    begun, run = monotonic(), Path(config.runs) / config.name
+    began = monotonic() if began is None else began
+    with ExitStack() as held:
+        return _trained(config, overrides, job, began, held)
+
+
+def _trained(config: TrainConfig, overrides: list[str], job: int, began: float, held: ExitStack) -> Path:
+    run = Path(config.runs) / config.name
     device = resolved(config.device, job)
     use_threads(config.threads)
     trainer = launched(config, run, device)
     console = Console(stderr=True, quiet=not trainer.is_global_zero)
+    logged = decided(config.wandb, console)
     micro_steps = config.micro_steps(trainer.world_size)
     store = token_store(config.corpus) if trainer.world_size == 1 else finished_store(config.corpus)
     config = with_vocabulary(config, store)
     begun_with = identity(config, store, str(trainer.precision))
     together = Together(trainer)
+    together.told(lambda: held.enter_context(owned(run)))
     start = together.told(lambda: finished_steps(run, begun_with))
-    if start >= config.steps:
+    if start >= config.steps and not together.told(lambda: start in config.census_steps and lacks_census(run, start)):
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False, soft_wrap=True)
         return run
     together.told(lambda: begin(run, config, overrides, store, start))
@@ -70,22 +81,23 @@ def train(config: TrainConfig, overrides: list[str], job: int = 0) -> Path:
     if compiled := compiles(config, device):
         compile_anew()
     module = Training(config, initialise(OPT(config.model), config.seed).train(), begun_with, compiled)
-    mirrored = config.wandb if trainer.is_global_zero else WandbConfig(mode="disabled")
+    mirrored = logged if trainer.is_global_zero else WandbConfig(mode="disabled")
     mirror = Mirror(mirrored, run, config.name, group=config.name, settings=begun_with, console=console)
     watch = Watch(run, steps)
     plan, clock = Plan(steps, run, console), throughput(config, trainer, device)
-    live = LiveCensus(run, plan, mirror, together, console, clock.paused)
     keeping = Keeping(run, Metrics(run, mirror), windows, watch, clock, together, console)
-    stopping = Stopping(keeping, together, console, begun)
-    trainer.callbacks += [plan, watch, live, keeping, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
+    stopping = Stopping(keeping, together, console, began)
+    live = LiveCensus(run, plan, mirror, together, console, clock.paused, stopping.giving_way)
+    trainer.callbacks += [plan, watch, keeping, live, stopping, Bar(console, keeping)]  # type: ignore[attr-defined]
     batches = loader(steps, config.batch.workers, pin_memory=device.kind == "cuda")
     try:
-        with enough_memory(config, run, device, trainer.world_size):
+        with enough_memory(config, run, device, trainer.world_size), readers_alive(run, config.batch.workers):
             trainer.fit(module, batches, ckpt_path=last_checkpoint(run) if start else None, weights_only=True)
     finally:
         mirror.close()
-    if stopping.interrupted:
-        sys.exit(128 + signal.SIGINT)  # as a shell has it; a sweep ends with its run
+    if stopping.stopped:
+        together.told(lambda: None)  # the first has more to finish, and torchrun ends all where one has ended
+        raise Stopped
     return run
 
 

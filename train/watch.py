@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from errors import UserError
-from train.folder import kept_step, last_good, on_disk, whole
+from files import write_whole
+from train.folder import kept_step, last_good
 from train.module import Training
 from train.order import Steps
 
@@ -97,5 +98,4 @@ class Watch(L.Callback):
             "split": "train",
             "documents": documents,
         }
-        with on_disk(self.run), whole(self.run / "stopped.json") as file:
-            file.write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(self.run / "stopped.json", json.dumps(found, indent=1) + "\n")

@@ -17,6 +17,7 @@ from models.config import OPTConfig
 from train.folder import last_checkpoint
 from train.training import train
 
+pytestmark = pytest.mark.long
 RUN = [
     "corpus=files",
     "corpus.path=text",
@@ -37,7 +38,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(place: Path, name: str, steps: int, compiled: bool = True) -> Path:
-    assert program("train/run.py", *RUN, *SHAPE, *STEPS, f"name={name}", f"steps={steps}", f"compile={compiled}", cwd=place) == 0
+    done = program("train/run.py", *RUN, *SHAPE, *STEPS, f"name={name}", f"steps={steps}", f"compile={compiled}", cwd=place)
+    assert done.returncode == 0, done.stderr
     return place / name
 
 

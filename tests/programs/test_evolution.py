@@ -1,8 +1,5 @@
 """What neurons become while a model trains, from the command line: planted changes, each found, nothing else."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -10,17 +7,9 @@ from pathlib import Path
 import planted_run as planted
 import polars as pl
 import pytest
+from processes import program
 
-HERE = Path(__file__).parents[2]
 EVERY = [(layer, neuron) for layer in range(planted.LAYERS) for neuron in range(planted.NEURONS)]
-
-
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program, without GPU and network."""
-    quiet = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=os.environ | quiet, capture_output=True, text=True, timeout=300, check=True
-    )
 
 
 def type_of(kind: str) -> str:
@@ -36,9 +25,10 @@ def life(layer: int, neuron: int) -> list[str]:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The censuses of the planted run."""
     folder = tmp_path_factory.mktemp("planted")
-    run(str(HERE / "tests" / "planted_run.py"), "runs/planted", cwd=folder)
+    planted.write_run(folder / "runs" / "planted")
     corpus = ["corpus=tokens", "corpus.path=runs/ids.npy", "device=cpu", "threads=1", "wandb.mode=disabled"]
-    run(str(HERE / "analyze" / "run.py"), "ckpt=runs/planted", *corpus, cwd=folder)
+    done = program("analyze/run.py", "ckpt=runs/planted", *corpus, cwd=folder)
+    assert done.returncode == 0, done.stderr
     return folder / "runs" / "planted" / "census"
 
 

@@ -39,8 +39,9 @@ def path_of_its_own() -> Iterator[None]:
     sys.path[:] = before
 
 
+@pytest.mark.long
 def test_the_rehearsal_ends_with_every_row(tmp_path: Path) -> None:
-    assert program("scripts/gpu.py", "--rehearse", "--out", str(tmp_path), cwd=tmp_path) == 0
+    assert program("scripts/gpu.py", "--rehearse", "--out", str(tmp_path), cwd=tmp_path).returncode == 0
     page = (tmp_path / PAGE).read_text()
     found = [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in page.splitlines() if line.startswith("| ")]
     assert [row for row in found if row[2] not in ("became", "done", "figure")][: len(ROWS)] == ROWS
@@ -120,7 +121,11 @@ def test_every_step_of_a_gpu_is_a_command_that_there_is(monkeypatch: pytest.Monk
     for step in (step for parts in planned for steps in parts.values() for step in steps):
         if step.command[0] == "-m":
             named = {word.removeprefix("tests/test_").removesuffix(".py") for word in step.command if word.startswith("tests/")}
-            assert "segments" in named and (len(named) == 1 or {"gpu", *TESTS} - {"gpu*"} <= named)
+            assert (
+                "long or not long" in step.command
+                and "segments" in named
+                and (len(named) == 1 or {"gpu", *TESTS} - {"gpu*"} <= named)
+            )
             continue
         assert "--device" not in step.command or step.command[step.command.index("--device") + 1] in (
             "cpu",

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ import polars as pl
 import pytest
 import tiny
 from planted_model import PLACES, PLANTED, planted_ids, planted_model
+from processes import command, program
 from reading import read_model
 from rich.console import Console
 
@@ -24,15 +22,7 @@ from errors import UserError
 from models.opening import open_checkpoint
 from models.opt import OPT, initialise
 
-HERE = Path(__file__).parents[2]
 NAMES = list(PLANTED)
-
-
-def program(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run one of our programs in another folder than its own."""
-    quiet = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled"}
-    command = [sys.executable, str(HERE / name), *arguments]
-    return subprocess.run(command, cwd=cwd, env=os.environ | quiet, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +76,7 @@ def test_neurons_of_the_first_positions_are_found_whether_positional_or_not(plac
 def test_everything_is_drawn_again_from_counts_under_other_thresholds(place: Path, rows: pl.DataFrame) -> None:
     before = {file.name: file.read_bytes() for file in (place / "out").glob("*.parquet")}
     other = ["thresholds.position_mi=0.3", "thresholds.positions.first=2", "thresholds.detection=40"]
-    done = program("analyze/draw.py", "out=out", *other, cwd=place)
+    done = command("analyze/draw.py", "out=out", *other, cwd=place)
     assert done.returncode == 0 and "drawn anew" in done.stderr, done.stderr
     assert "suppress their triggers is left out" in done.stderr and "detection=50" in done.stderr, "40 is looser"
     fewer = pl.read_parquet(place / "out" / "neurons.parquet")
@@ -116,7 +106,7 @@ def test_mistakes_of_drawing_end_in_a_sentence(place: Path) -> None:
 
 def test_an_untrained_model_is_made_counted_and_drawn_beside(place: Path, tmp_path: Path) -> None:
     tiny.saved(tmp_path / "like", planted_model())
-    done = program("scripts/untrained.py", "like", "fresh", cwd=tmp_path)
+    done = command("scripts/untrained.py", "like", "fresh", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert program("scripts/untrained.py", "like", "fresh", cwd=tmp_path).returncode == 1, "it is there already"
     fresh = open_checkpoint(str(tmp_path / "fresh"))

@@ -51,9 +51,8 @@ def prepare(place: Path, *settings: str, **environment: str) -> subprocess.Compl
 
 
 def content(store: Path) -> dict[str, bytes]:
-    """Every file of the one store in a folder; nothing else is left there but a lock."""
-    assert [path.suffix for path in store.iterdir() if not path.name.startswith(".")] == [""], list(store.iterdir())
-    assert {path.suffix for path in store.iterdir() if path.name.startswith(".")} <= {".lock"}
+    """Every file of the one store in a folder; nothing else is left there."""
+    assert [path.suffix for path in store.iterdir()] == [""], list(store.iterdir())
     (folder,) = store.glob("openwebtext-*")
     TokenStore.open(folder).verify()
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}

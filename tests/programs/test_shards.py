@@ -8,23 +8,23 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import tiny
+from processes import HERE, QUIET, SECONDS, program
 
-HERE = Path(__file__).parents[2]
 TABLES = ("neurons.parquet", "ngrams.parquet", "layers.parquet")
 
 
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run one of our programs in another folder than its own, on one thread, as torchrun would have it."""
-    quiet = {"WANDB_MODE": "disabled", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=os.environ | quiet, capture_output=True, text=True, timeout=300, check=True
-    )
-
-
-def census(*settings: str, cwd: Path, launch: tuple[str, ...] = ()) -> None:
-    """Take a census of `model`."""
+def census(*settings: str, cwd: Path, ranks: int = 1) -> None:
+    """Take a census of `model`, on `ranks` processes."""
     given = ("ckpt=model", "corpus=tokens", "device=cpu", "wandb.mode=disabled", "micro=2", "threads=1", *settings)
-    run(*launch, str(HERE / "analyze" / "run.py"), *given, cwd=cwd)
+    if ranks == 1:
+        done = program("analyze/run.py", *given, cwd=cwd)
+    else:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+        words = [*launch, str(HERE / "analyze" / "run.py"), *given]
+        done = subprocess.run(
+            words, cwd=cwd, env=os.environ | QUIET, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    assert done.returncode == 0, done.stderr
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -38,11 +38,10 @@ def test_two_ranks_and_two_shards_give_the_files_of_one_process(tmp_path: Path) 
     for name, rows in (("ids", ids), ("a", ids[:4]), ("b", ids[4:])):
         np.save(tmp_path / f"{name}.npy", rows)
     census("corpus.path=ids.npy", "out=one/out", "keep_ngrams=null", cwd=tmp_path)
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    census("corpus.path=ids.npy", "out=ranks/out", "keep_ngrams=null", cwd=tmp_path, launch=launch)
+    census("corpus.path=ids.npy", "out=ranks/out", "keep_ngrams=null", cwd=tmp_path, ranks=2)
     for shard in ("a", "b"):
         census(f"corpus.path={shard}.npy", f"out=shards/{shard}", "keep_ngrams=null", cwd=tmp_path)
-    run(str(HERE / "scripts" / "merge_censuses.py"), "shards/a", "shards/b", "merged/out", cwd=tmp_path)
+    assert program("scripts/merge_censuses.py", "shards/a", "shards/b", "merged/out", cwd=tmp_path).returncode == 0
 
     one = files(tmp_path / "one" / "out")
     assert len(one) == 2 + 3 + 3

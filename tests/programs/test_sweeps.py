@@ -49,7 +49,7 @@ def numbered(place: Path) -> None:
     """A sweep of three, whose runs are written down and not made."""
     os.chdir(place)
 
-    def written_down(config: TrainConfig, overrides: list[str], job: int) -> None:
+    def written_down(config: TrainConfig, overrides: list[str], job: int, begun: float) -> None:
         with Path("jobs").open("a") as file:
             file.write(f"{config.seed}: {job} {config.name[:22]}\n")
 
