@@ -109,9 +109,12 @@ class LiveCensus(L.Callback):
             return
         module = cast(Training, trainer.lightning_module)
         if trainer.global_step >= module.config.steps:
-            self._made_good(module, trainer.global_step + 1)
+            self._made_good(module, trainer.global_step)
         try:
-            if gone := missing(self.out, self.sample, trainer.global_step + 1):
+            kept = self.out.parent / "milestones"
+            if gone := [
+                step for step in missing(self.out, self.sample, trainer.global_step) if not (kept / census_name(step)).is_dir()
+            ]:
                 self._say(missed_words(gone))
             if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder))):
                 return
@@ -208,7 +211,7 @@ class LiveCensus(L.Callback):
                 remove_unfinished(self.out)
                 forget_after(self.out, module.global_step)
             self._choose(module, steps)
-            self._made_good(module, module.global_step + 1)
+            self._made_good(module, module.global_step)
         except BegunOtherwise:
             raise
         except Exception as mistake:  # training goes on
