@@ -10,6 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from checksums import read_lines
 from errors import UserError, no_setting
 from locks import LOCK
 
@@ -55,13 +56,16 @@ def written_settings(file: Path) -> dict[str, Any]:
         UserError: it cannot be read, or is no such file.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_lines(file)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise UserError(f"{file} holds aliases, which no program here writes; copy it again.")
         found = OmegaConf.to_container(OmegaConf.create(text))
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as broken:
-        raise (
-            broken if isinstance(broken, UserError) else UserError(f"{file} cannot be read as settings; copy it again.")
+        if isinstance(broken, UserError):
+            raise
+        reason = (str(broken) or type(broken).__name__).splitlines()[0]
+        raise UserError(
+            f"{file} cannot be read as settings ({reason}); copy it again, or remove it: then its run is a variant of its own."
         ) from None
     if not isinstance(found, dict):
         raise UserError(f"{file} holds no settings; copy it again.")

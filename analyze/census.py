@@ -12,6 +12,7 @@ from analyze.budgets import Budgets, budgets, machine
 from analyze.census_tables import census_tables, write_tables
 from analyze.claim import check, claim
 from analyze.cost import Cost
+from analyze.counted import about_layer
 from analyze.counting import Counting
 from analyze.counts import CorpusCounts, Index, LayerCounts
 from analyze.meta import write_meta
@@ -56,7 +57,7 @@ def take(task: CensusTask, console: Console, ranks: Ranks | None = None) -> None
         if not missing:
             task.scratch.remove()  # left by a program that was killed when all was counted
     rows = corpus_index(task, ranks)
-    cost = Cost(task.out / "meta.json", begun)
+    cost = Cost(task.out, begun)
     if plan is not None:
         for layer, seconds in Counting(task, plan, missing, rows, ranks, console).run():
             if ranks.first:
@@ -129,4 +130,4 @@ def project_layers(task: CensusTask, corpus: CorpusCounts, layers: list[int], co
         for layer in bar.track(layers, description="what neurons write"):
             candidates = candidate_tokens(LayerCounts.load(task.counts_of(layer)), corpus)
             writes = layer_writes(ends, task.checkpoint.fc2(layer), candidates, corpus.token_occurrences, layer, task.device)
-            store(writes, task.writes_of(layer))
+            store(writes, task.writes_of(layer), about_layer(layer, task.identity))

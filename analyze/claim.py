@@ -1,13 +1,15 @@
 """A census folder becomes ours, or is refused: it remembers what its counts were made from."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from analyze.formats import FORMAT, format_of, read_meta
+from analyze.census_files import TOKENIZER
+from analyze.counted import check_layers, layer_files
+from analyze.formats import FORMAT, format_of, read_meta, write_meta
 from analyze.task import CensusTask
+from checksums import Damaged
 from errors import UserError
 from files import UNFINISHED, remove_unfinished, write_whole
 from locks import LOCK, only_writer
@@ -39,9 +41,7 @@ def check(task: CensusTask) -> None:
     Raises:
         UserError: counts made otherwise, named; or files that are no census.
     """
-    meta = task.out / "meta.json"
-    if meta.exists():
-        there = read_meta(task.out)
+    if (there := _there(task)) is not None:
         theirs = there.get("identity", {})
         if format_of(there) != FORMAT:
             raise UserError(
@@ -52,11 +52,22 @@ def check(task: CensusTask) -> None:
             raise UserError(f"out={task.out} holds a census with another {'; another '.join(differs)}. Choose another out=.")
     else:
         check_folder(task.out)
+    check_layers(task.out, there or {}, task.identity, but=task.unfinished)
+
+
+def _there(task: CensusTask) -> dict[str, Any] | None:
+    """The folder's meta.json; None where it has none, or a damaged one beside layers that say of which census they are."""
+    try:
+        return read_meta(task.out) if (task.out / "meta.json").exists() else None
+    except Damaged:
+        if not layer_files(task.out):
+            raise
+        return None
 
 
 def check_folder(out: Path) -> None:
     """Refuse, before any text is read, a folder that holds something and is no census."""
-    if not (out / "meta.json").exists() and occupied(out):
+    if not (out / "meta.json").exists() and occupied(out) and not layer_files(out):
         raise UserError(f"out={out} is not empty and is no census. Choose another out=.")
 
 
@@ -94,13 +105,10 @@ def asked_of(there: dict[str, Any]) -> dict[str, str]:
 def claim(task: CensusTask) -> None:
     """Make a folder that passed the check ours, without what killed processes left: first its meta.json, which says so, then the rest."""
     remove_unfinished(task.out)
-    if not (task.out / "meta.json").exists():
-        write_whole(
-            task.out / "meta.json",
-            json.dumps({"format": FORMAT, "identity": task.identity, "asked": asked(task)}, indent=2) + "\n",
-        )
-    tokenizer, copy = task.sequences.tokenizer_file or _tokenizer_of(task.checkpoint), task.out / "tokenizer.json"
-    if tokenizer is not None and not copy.exists():
+    if _there(task) is None:
+        write_meta(task.out, {"format": FORMAT, "identity": task.identity, "asked": asked(task)})
+    tokenizer, copy = task.sequences.tokenizer_file or _tokenizer_of(task.checkpoint), task.out / TOKENIZER
+    if tokenizer is not None and not (copy.is_file() and copy.read_bytes() == tokenizer.read_bytes()):
         write_whole(copy, tokenizer.read_bytes())
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from analyze.basis import check_seeds, uneven
 from analyze.comparison import Variant, differences, measured, onsets, over_seeds, run_folders, variants
+from analyze.counted import layer_files
 from analyze.drawing import Captioned
 from analyze.figures import comparison_figures, write_figures
 from analyze.figures_of_comparison import variants_by_layer, variants_over_training
@@ -82,7 +83,12 @@ def censuses_in(run: Path) -> list[Census]:
 
 def censuses_under(folder: Path) -> list[Census]:
     """The censuses in a folder, in order of their steps."""
-    return [open_census(meta.parent) for meta in sorted(folder.glob("step_*/meta.json"))]
+    return [open_census(census) for census in census_folders(folder)]
+
+
+def census_folders(folder: Path) -> list[Path]:
+    """Folders of censuses in a folder, in order of their steps, also where one has lost its meta.json."""
+    return [census for census in sorted(folder.glob("step_*")) if (census / "meta.json").is_file() or layer_files(census)]
 
 
 def _names(folders: Mapping[Path, Sequence[Census]]) -> dict[Path, str]:

@@ -1,21 +1,20 @@
 """What a census took: seconds and memory of all commands that worked on it, kept in its meta.json from layer to layer."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from files import write_whole
+from analyze.formats import read_meta, write_meta
 from memory import peak_memory
 
 
 class Cost:
     """Of the commands before, as meta.json says, and of this one, which began at `begun`."""
 
-    def __init__(self, meta: Path, begun: float) -> None:
-        before = json.loads(meta.read_text()) if meta.exists() else {}
+    def __init__(self, folder: Path, begun: float) -> None:
+        before = read_meta(folder)
         seconds = before.get("seconds", {})
-        self.meta, self.begun = meta, begun
+        self.folder, self.begun = folder, begun
         self.total: float = seconds.get("total", 0.0)  # seconds of the commands before
         self.layers = {int(layer): float(took) for layer, took in seconds.get("layers", {}).items()}
         self.peak: int = before.get("peak_memory_bytes", 0)
@@ -23,7 +22,7 @@ class Cost:
     def add(self, layer: int, seconds: float) -> None:
         """Seconds of a walk through a layer; from now on a kill does not lose them."""
         self.layers[layer] = self.layers.get(layer, 0.0) + seconds
-        write_whole(self.meta, json.dumps(json.loads(self.meta.read_text()) | self.entries(), indent=2) + "\n")
+        write_meta(self.folder, read_meta(self.folder) | self.entries())
 
     def entries(self) -> dict[str, Any]:
         """What meta.json says of it: seconds are sums over commands, memory is that of the command that took most."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from analyze.bar import progress_bar
 from analyze.beside import Beside
+from analyze.counted import about_layer
 from analyze.counts import Index, count
 from analyze.exchange import Exchange, counted_here
 from analyze.firings import DeviceRecorder, Firings, Sink, Whole, record
@@ -167,8 +168,8 @@ class Counting:
         return Exchange(self.ranks, batches, self.task.micro * self.positions, bytes_for(self.neurons) // 8, bits)
 
     def _count(self, layer: int, firings: Firings) -> None:
-        file, keep = self.task.counts_of(layer), self.task.config.keep_ngrams
+        file, about, keep = self.task.counts_of(layer), about_layer(layer, self.task.identity), self.task.config.keep_ngrams
         if self.ranks.world == 1:
-            store(count(firings, self.rows, keep), file)
+            store(count(firings, self.rows, keep), file, about)
         elif whole := collected(count(firings, self.rows, keep) if firings.neurons else None, self.ranks):
-            store(whole, file)
+            store(whole, file, about)

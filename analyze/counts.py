@@ -1,117 +1,21 @@
 """Counts of a corpus and of one layer over it: what is stored, and all that any answer is computed from."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
 
 from analyze.device_sums import DeviceSums, OnDevice
-from analyze.direct_write import save_arrays
 from analyze.firings import Firings
 from analyze.ngrams import Ngrams, ngrams
 from analyze.segments import HostSums, Segments, segments_of
+from analyze.stored import Stored
 from analyze.tables import Table, table
 from analyze.tallies import Tally, covering, tally
 from device import Device
-from errors import UserError
-from files import whole_file
 
 KEPT_COVERAGE = 80  # percent that at most `keep` n-grams cover, if a table is kept; a fixed number: counts know no thresholds
-KINDS = {"BOOL": "bool", "F32": "float32"} | {
-    f"{kind}{bits}": f"{kind}{bits}".replace("U", "uint").replace("I", "int") for kind in "UI" for bits in (8, 16, 32, 64)
-}
-NARROW = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32)
-ANEW = "the analyze/run.py command that began this census makes it anew"
-S = TypeVar("S", bound="Stored")
-
-
-class Stored:
-    """A dataclass of arrays, or of such dataclasses, that is one safetensors file; integers take there as few bytes as hold them."""
-
-    def save(self, file: Path, about: dict[str, str] | None = None) -> None:
-        """Write the file whole: it appears under its name when its last byte is on disk."""
-        save({name: narrow(array) for name, array in arrays_of(self).items()}, file, about)
-
-    @classmethod
-    def load(cls: type[S], file: Path, mapped: bool = False) -> S:
-        """Read the file; `mapped`: arrays that are stored in their own size stay in it, and all processes of a machine share them.
-
-        Raises:
-            UserError: it is damaged, or not there.
-        """
-        try:
-            made: S = made_of(cls, mapped_arrays(file) if mapped else load_file(file))
-            return made
-        except FileNotFoundError:
-            raise UserError(f"{file} is missing: {ANEW}.") from None
-        except (SafetensorError, OSError, TypeError, KeyError) as broken:
-            raise UserError(f"{file} is damaged ({broken}): delete it, and {ANEW}.") from None
-
-
-def save(arrays: Mapping[str, np.ndarray], file: Path, about: dict[str, str] | None = None) -> None:
-    """Write arrays as they are into a file that appears under its name when its last byte is on disk."""
-    with whole_file(file) as unfinished:
-        save_arrays(arrays, unfinished, about)
-
-
-def mapped_arrays(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, read when they are looked at; who writes to one writes to a copy of its own."""
-    with safe_open(file, framework="numpy"):  # checks that the header is whole and speaks of the whole file
-        content = np.asarray(np.memmap(file, np.uint8, "c"))
-    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
-    header = json.loads(content[8:start].tobytes())
-    header.pop("__metadata__", None)
-    return {name: _array(content[start:], about) for name, about in header.items()}
-
-
-def _array(content: np.ndarray, about: dict[str, Any]) -> np.ndarray:
-    begin, end = about["data_offsets"]
-    found: np.ndarray = content[begin:end].view(KINDS[about["dtype"]]).reshape(about["shape"])
-    return found
-
-
-def about_file(file: Path) -> dict[str, str]:
-    """What `save` was told to write about the arrays; nothing of a damaged file."""
-    try:
-        with safe_open(file, framework="numpy") as stored:
-            return dict(stored.metadata() or {})
-    except (SafetensorError, OSError):
-        return {}
-
-
-def arrays_of(value: Any, name: str = "") -> dict[str, np.ndarray]:
-    """The arrays of a dataclass, those of a dataclass within it as `field.field`."""
-    if isinstance(value, np.ndarray):
-        return {name: np.ascontiguousarray(value)}
-    parts = [arrays_of(getattr(value, f.name), f"{name}.{f.name}" if name else f.name) for f in fields(value)]
-    return {name: array for part in parts for name, array in part.items()}
-
-
-def narrow(array: np.ndarray) -> np.ndarray:
-    """The same integers in the smallest type that holds them all; what is no integer as it is."""
-    if array.dtype.kind not in "iu" or not array.size:
-        return array
-    least, greatest = array.min(), array.max()
-    fits = (kind for kind in NARROW if np.iinfo(kind).min <= least and greatest <= np.iinfo(kind).max)
-    smallest = next(fits, array.dtype)
-    return array.astype(smallest) if np.dtype(smallest).itemsize < array.itemsize else array
-
-
-def made_of(kind: Any, arrays: Mapping[str, np.ndarray], name: str = "") -> Any:
-    """The dataclass again."""
-    if not is_dataclass(kind):
-        array, wanted = arrays[name], np.dtype(kind.dtypes[0])
-        if array.dtype == f"u{wanted}":  # a narrow type; what was taken into it fits
-            return array.view(wanted)
-        return array.astype(wanted, copy=False)
-    return kind(**{f.name: made_of(f.type, arrays, f"{name}.{f.name}" if name else f.name) for f in fields(kind)})  # type: ignore[operator]
 
 
 @dataclass

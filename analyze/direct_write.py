@@ -13,24 +13,31 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from xxhash import xxh3_128
+
+from checksums import CHECKSUM
 
 BLOCK = 4096  # bytes; addresses and places that are multiples of it suit every disk
 PIECE = 1 << 24  # bytes that are written at once
 DIRECTLY = getattr(os, "O_DIRECT", 0)  # 0: this system cannot
 Bytes = UInt8[np.ndarray, " _"]
+NO_CHECKSUM = "0" * 32  # stands in the header for the checksum of all bytes while that is computed
 NAMES = {"f": "F", "u": "U", "i": "I"}  # of kinds of numbers, in the format
 
 
 def save_arrays(arrays: Mapping[str, np.ndarray], file: Path, about: Mapping[str, str] | None = None) -> None:
-    """Write a file that is on the disk when this returns.
+    """Write a file that is on the disk when this returns, and carries the checksum of its bytes beside `about`.
 
     Raises:
         OSError: the disk is full, or takes no files.
     """
-    parts = [
-        _header(arrays, about),
-        *(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8) for name in _ordered(arrays)),
-    ]
+    header = _header(arrays, {**(about or {}), CHECKSUM: NO_CHECKSUM})
+    parts = [np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8) for name in _ordered(arrays)]
+    digest = xxh3_128(header)
+    for part in parts:
+        digest.update(part.data)
+    header = header.replace(checksum_entry(NO_CHECKSUM), checksum_entry(digest.hexdigest()))
+    parts.insert(0, np.frombuffer(header, np.uint8))
     try:
         if DIRECTLY:
             _write(file, parts, DIRECTLY)
@@ -41,13 +48,18 @@ def save_arrays(arrays: Mapping[str, np.ndarray], file: Path, about: Mapping[str
     _write(file, parts, 0)
 
 
+def checksum_entry(checksum: str) -> bytes:
+    """How a header says it."""
+    return f'"{CHECKSUM}":"{checksum}"'.encode()
+
+
 def _ordered(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Wider numbers first, so that all are aligned; then by name."""
     return sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
 
 
-def _header(arrays: Mapping[str, np.ndarray], about: Mapping[str, str] | None) -> Bytes:
-    entries: dict[str, object] = {"__metadata__": dict(about)} if about else {}
+def _header(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(about)}
     at = 0
     for name in _ordered(arrays):
         array = arrays[name]
@@ -56,7 +68,7 @@ def _header(arrays: Mapping[str, np.ndarray], about: Mapping[str, str] | None) -
         at += array.nbytes
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _write(file: Path, parts: list[Bytes], flags: int) -> None:

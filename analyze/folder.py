@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
-from safetensors import safe_open
 from tokenizers import Tokenizer
 
+from analyze.census_files import check_finished, read_table, read_tokenizer
 from analyze.config import Thresholds
 from analyze.formats import read_meta
 from analyze.position_table import serves_first_positions
+from analyze.stored import opened
 from errors import UserError
 
 VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"})
@@ -84,28 +85,26 @@ class Census:
     @cached_property
     def seen_at(self) -> Int[np.ndarray, " position"]:
         """How often each position was counted, over all domains."""
-        with safe_open(self.path / "corpus.safetensors", framework="numpy") as tensors:
-            seen: np.ndarray = tensors.get_tensor("seen_at")
+        seen = opened(self.path / "corpus.safetensors").arrays["seen_at"]
         return np.asarray(seen.sum(axis=0, dtype=np.int64))
 
     def position_curves(self, layer: int, neurons: Sequence[int]) -> Float[np.ndarray, "neuron position"]:
         """Frequency of each neuron at each position, over all domains; NaN where no position was counted."""
         fired = np.zeros((len(self.seen_at), len(neurons)), dtype=np.int64)
-        with safe_open(self.path / "layers" / f"layer_{layer:03d}.safetensors", framework="numpy") as tensors:
-            fired_at = tensors.get_slice("fired_at")
-            for domain in range(fired_at.get_shape()[0]):  # a domain at a time: a layer of OPT-66b is 300 MB each
-                fired += fired_at[domain : domain + 1][0][:, list(neurons)]
+        fired_at = opened(self.path / "layers" / f"layer_{layer:03d}.safetensors").arrays["fired_at"]
+        for of_domain in fired_at:  # mapped, a domain at a time: a layer of OPT-66b is 300 MB each
+            fired += of_domain[:, list(neurons)]
         seen = np.where(self.seen_at == 0, np.nan, self.seen_at)
         return np.ascontiguousarray((fired / seen[:, None]).T)
 
     def written(self, layer: int, neuron: int) -> dict[str, Float[np.ndarray, " top"]]:
         """What a neuron adds to the logits of its `top_promoted` and `top_suppressed`; empty where weights were not at hand."""
-        file = self.path / "writes" / f"layer_{layer:03d}.safetensors"
-        if not file.is_file():
+        name = f"writes/layer_{layer:03d}.safetensors"
+        file = self.path / name
+        if not file.is_file() and name not in self.meta.get("counted", []):
             return {}
-        with safe_open(file, framework="numpy") as tensors:
-            names = {"top_promoted": "promoted_by", "top_suppressed": "suppressed_by"}
-            return {column: tensors.get_slice(name)[neuron] for column, name in names.items()}
+        found, names = opened(file).arrays, {"top_promoted": "promoted_by", "top_suppressed": "suppressed_by"}
+        return {column: np.array(found[name][neuron]) for column, name in names.items()}
 
     def token_text(self, token: int) -> str:
         """The token as a person reads it: spaces as ␣, newlines as ↵; half a character as its bytes; `#id` without a tokenizer."""
@@ -119,15 +118,14 @@ class Census:
 def open_census(folder: str | Path) -> Census:
     """The census in a folder, its tables read and its counts left on disk until they are asked for."""
     folder = Path(folder)
-    for needed in ("meta.json", "neurons.parquet", "layers.parquet"):
-        if not (folder / needed).is_file():
-            raise UserError(f"{folder} is no finished census: {needed} is missing. Run analyze/run.py with out={folder} first.")
+    if not (folder / "meta.json").is_file():
+        raise UserError(f"{folder} is no finished census: meta.json is missing. Run analyze/run.py with out={folder} first.")
     meta = read_meta(folder)
-    tokenizer = folder / meta["tokenizer"] if meta.get("tokenizer") else None
+    check_finished(folder, meta)
     return Census(
         path=folder,
         meta=meta,
-        neurons=pl.read_parquet(folder / "neurons.parquet", glob=False).sort("layer", "neuron"),
-        layers=pl.read_parquet(folder / "layers.parquet", glob=False).sort("layer"),
-        tokenizer=Tokenizer.from_file(str(tokenizer)) if tokenizer else None,
+        neurons=read_table(folder, meta, "neurons").sort("layer", "neuron"),
+        layers=read_table(folder, meta, "layers").sort("layer"),
+        tokenizer=read_tokenizer(folder, meta),
     )

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from analyze.counts import LayerCounts, arrays_of, made_of, narrow
+from analyze.counts import LayerCounts
 from analyze.ranks import Ranks, connected, received, sent
+from analyze.stored import arrays_of, made_of, narrow
 
 SENT_AT_ONCE = 1 << 26  # bytes
 

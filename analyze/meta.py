@@ -1,17 +1,17 @@
 """meta.json: everything needed to trust a census and to take it again."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
+from analyze.census_files import TOKENIZER, contents
 from analyze.claim import split_of
 from analyze.cost import Cost
 from analyze.counts import CorpusCounts
 from analyze.formats import FORMAT
+from analyze.formats import write_meta as write
 from analyze.positions import bias
 from analyze.task import CensusTask
 from corpora.sequences import Sequences
-from files import write_whole
 from provenance import environment, git
 
 
@@ -46,15 +46,16 @@ def write_meta(task: CensusTask, corpus: CorpusCounts, cost: Cost) -> None:
             "bos_id": sequences.bos_id,
             "domains": _domains(sequences),
         },
-        "tokenizer": "tokenizer.json" if (task.out / "tokenizer.json").exists() else None,
+        "tokenizer": TOKENIZER if (task.out / TOKENIZER).exists() else None,
         "thresholds": asdict(thresholds),
         "dead_bound": dead_bound(corpus.n_tokens),
         "position_bias": bias(corpus.seen_at.sum(0)),
         **cost.entries(),
         "git": git().splitlines(),
         "environment": environment(),
+        **contents(task.out),
     }
-    write_whole(task.out / "meta.json", json.dumps(meta, indent=2) + "\n")
+    write(task.out, meta)
 
 
 def _domains(sequences: Sequences) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from itertools import chain
 import numpy as np
 import polars as pl
 
+from analyze.census_files import checked
 from analyze.folder import Census
 from analyze.neuron_curves import curves
 from analyze.packed import Array, packed, rounded, whole
@@ -119,8 +120,8 @@ def _lists(rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
 
 def _ngrams(census: Census, rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     """Detected n-grams with their counts, most fired first, at most `MOST_NGRAMS` a neuron, and how many there are in all."""
-    table = pl.scan_parquet(census.path / "ngrams.parquet", glob=False).join(
-        rows.lazy().select("layer", "neuron", "row"), on=["layer", "neuron"]
+    table = pl.scan_parquet(checked(census.path, census.meta, "ngrams.parquet"), glob=False).join(
+        rows.lazy().select("layer", "neuron", "row"), on=["layer", "neuron"], maintain_order="left"
     )
     for n, name in NGRAMS.items():
         here = table.filter(pl.col("n") == n).sort("row", -pl.col("fires"), maintain_order=True)

@@ -1,6 +1,5 @@
 """Stored counts -> tables, figures and pages again, without model or text: other thresholds, or a checkpoint that is gone."""
 
-import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -15,16 +14,18 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from analyze.analysis import check_shapes, compare_milestones, draw
+from analyze.census_files import contents
 from analyze.census_tables import census_tables, write_tables
 from analyze.claim import owned
-from analyze.comparing import censuses_under, compare
+from analyze.comparing import census_folders, censuses_under, compare
 from analyze.config import Thresholds
+from analyze.counted import check_layers
 from analyze.counts import Index
 from analyze.folder import Census, open_census
-from analyze.formats import read_meta
+from analyze.formats import read_meta, write_meta
 from analyze.suppression import TOO_LOOSE, answerable
 from errors import UserError
-from files import remove_unfinished, write_whole
+from files import remove_unfinished
 from signals import Stopped, left_to_the_parent
 
 
@@ -41,10 +42,10 @@ def redraw(folder: Path, given: Mapping[str, Any], null: Path | None, console: C
         with owned(folder):
             _write_anew(folder, *_anew(folder, given, beside), beside, console)
         return
-    if list(folder.glob("step_*/meta.json")):  # a run's census/ or live/
+    if census_folders(folder):  # a run's census/ or live/
         _redraw_milestones(folder, given, beside, console)
         return
-    runs = [run for run in (folder, *sorted(folder.glob("*/"))) if list((run / "census").glob("step_*/meta.json"))]
+    runs = [run for run in (folder, *sorted(folder.glob("*/"))) if census_folders(run / "census")]
     if not runs:
         raise UserError(
             f"out={folder} holds no census: neither meta.json, nor step_*, nor census/step_*, nor runs that hold one."
@@ -76,10 +77,10 @@ def _redraw_run(run: Path, given: Mapping[str, Any], null: Path | None, quiet: b
 def _redraw_milestones(folder: Path, given: Mapping[str, Any], null: Census | None, console: Console) -> None:
     """All that is refused is refused before the first is written, so that no run is left with two kinds of thresholds."""
     with ExitStack() as held:
-        held.enter_context(owned(folder))
-        for meta_file in sorted(folder.glob("step_*/meta.json")):
-            held.enter_context(owned(meta_file.parent))
-        every = [(census.path, *_anew(census.path, given, null)) for census in censuses_under(folder)]
+        folders = census_folders(folder)  # not opened: their tables may be damaged
+        for owned_folder in (folder, *folders):
+            held.enter_context(owned(owned_folder))
+        every = [(path, *_anew(path, given, null)) for path in folders]
         for path, meta, tables in every:
             drawn = _write_anew(path, meta, tables, null, console)
             null = null or (drawn if drawn.step == 0 else None)
@@ -91,6 +92,7 @@ def _anew(folder: Path, given: Mapping[str, Any], null: Census | None) -> tuple[
     meta = read_meta(folder)
     if "thresholds" not in meta:
         raise UserError(f"{folder} is no finished census; the command that began it goes on.")
+    check_layers(folder, meta)
     check_shapes(meta, null)
     thresholds = changed(Thresholds.of(meta["thresholds"]), given)
     return meta | {"thresholds": asdict(thresholds)}, census_tables(folder, Index.load(folder / "index.safetensors"), thresholds)
@@ -101,7 +103,7 @@ def _write_anew(
 ) -> Census:
     remove_unfinished(folder)
     write_tables(folder, tables)
-    write_whole(folder / "meta.json", json.dumps(meta, indent=2) + "\n")
+    write_meta(folder, meta | contents(folder))
     census, _ = draw(folder, null)
     console.print(f"{census.title}: drawn anew  ->  {folder}", markup=False, highlight=False, soft_wrap=True)
     if not answerable(census.thresholds):

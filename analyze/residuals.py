@@ -4,19 +4,20 @@ A micro-batch is read, moved one layer on and written back. In memory it is writ
 so that the streams after the last finished layer outlive a kill.
 """
 
-import json
 from abc import ABC, abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from xxhash import xxh3_64
 
 from analyze.scratch import mapped
+from checksums import Damaged, read_object, write_object
 from device import Device, Event
-from files import write_whole
 
 SLAB = 1 << 32  # bytes; pinned memory comes in powers of two: micro-batches of 302 MB leave 2 % of such a slab unused
 SLOTS = 2  # micro-batches on a device whose streams lie beside it
@@ -154,7 +155,9 @@ def _carved(batches: int, shape: Shape, dtype: torch.dtype, device: Device) -> l
 
 
 class StreamFiles:
-    """Two mapped files, one that is read, one that is written; a third says which is which, and after which layer.
+    """Two mapped files, one that is read, one that is written; a third says which is which, after which layer, and its checksums.
+
+    What another program wrote is compared with its checksum as it is read.
 
     Raises:
         UserError: the disk has no room for them.
@@ -163,26 +166,40 @@ class StreamFiles:
     def __init__(self, batches: int, shape: Shape, dtype: torch.dtype, folder: Path, name: str = "") -> None:
         self.said, self.reading = folder / f"residuals{name}.json", 0
         self.finished: int | None = None
-        if self.said.exists():
-            self.finished, self.reading = (json.loads(self.said.read_text())[key] for key in ("layer", "file"))
-        size = batches * int(np.prod(shape)) * dtype.itemsize
-        self.files = [mapped(folder / f"residuals{name}_{which}.bin", size) for which in "ab"]
+        self.found: list[str] = []  # checksums of the micro-batches that another program wrote, if they are read
+        self.written = [""] * batches  # of those that are written
+        with suppress(OSError, ValueError):  # damaged: the walk begins anew
+            said = read_object(self.said)
+            self.finished, self.reading, self.found = said["layer"], said["file"], said["checksums"]
+        self.size = int(np.prod(shape)) * dtype.itemsize
+        self.names = [folder / f"residuals{name}_{which}.bin" for which in "ab"]
+        self.files = [mapped(file, batches * self.size) for file in self.names]
         self.rooms = [torch.from_numpy(file).view(dtype).view(batches, *shape) for file in self.files]
 
     def read(self, batch: int) -> Float[Tensor, "sequence position width"]:
-        """The micro-batch as the last finished layer left it."""
+        """The micro-batch as the last finished layer left it.
+
+        Raises:
+            UserError: it is another than a killed program left.
+        """
+        if self.found and self.found[batch] != self._checksum(self.reading, batch):
+            raise Damaged(f"{self.names[self.reading]} is damaged: remove {self.said.parent}, and the same command goes on.")
         return self.rooms[self.reading][batch]
 
     def write(self, batch: int, x: Float[Tensor, "sequence position width"]) -> None:
         """Put it into the other file."""
         self.rooms[1 - self.reading][batch] = x
+        self.written[batch] = self._checksum(1 - self.reading, batch)
+
+    def _checksum(self, file: int, batch: int) -> str:
+        return xxh3_64(self.files[file][batch * self.size : (batch + 1) * self.size].data).hexdigest()
 
     def finish(self, layer: int) -> None:
         """What was written is on disk; from now on it is what is read."""
         self.reading = 1 - self.reading
         self.files[self.reading].flush()
-        write_whole(self.said, json.dumps({"layer": layer, "file": self.reading}) + "\n")
-        self.finished = layer
+        write_object(self.said, {"layer": layer, "file": self.reading, "checksums": self.written})
+        self.finished, self.found = layer, []
 
 
 class InFiles(Residuals):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from checksums import CHECKSUM, read_object, write_object
 from errors import UserError
-from files import whole_file, write_whole
+from files import whole_file
 
 GB = 1_000_000_000
 WRITTEN = 1 << 24  # bytes of zeros at a time, where no system call reserves room
@@ -26,18 +28,19 @@ class Scratch:
 
     def open(self, made_for: dict[str, Any]) -> None:
         """Make it, empty unless it was `made_for` the same."""
-        about = json.dumps(made_for, sort_keys=True)
-        if self.made_for != json.loads(about):
+        if self.made_for != json.loads(json.dumps(made_for)):
             self.remove()
             self.path.mkdir(parents=True)
-            write_whole(self.path / "about.json", about)
+            write_object(self.path / "about.json", made_for)
 
     @property
     def made_for(self) -> dict[str, Any] | None:
-        """What it was opened with; None if it is not there."""
-        about = self.path / "about.json"
-        found: dict[str, Any] | None = json.loads(about.read_text()) if about.exists() else None
-        return found
+        """What it was opened with; None if it is not there, or damaged."""
+        with suppress(OSError, ValueError):
+            found = read_object(self.path / "about.json")
+            del found[CHECKSUM]
+            return found
+        return None
 
     def remove(self) -> None:
         """Delete everything."""

@@ -4,10 +4,13 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from analyze.counts import Index, about_file, index
+from analyze.counts import Index, index
+from analyze.formats import FORMAT
 from analyze.ranks import Ranks
+from analyze.stored import opened
 from analyze.storing import store
 from analyze.task import CensusTask
+from errors import UserError
 from memory import given_back
 
 
@@ -20,12 +23,12 @@ def corpus_index(task: CensusTask, ranks: Ranks) -> Index:
     about = {"corpus": f"{task.sequences.fingerprint}, {vocabulary} ids"}
     if ranks.first:
         _share(file, about)
-        if about_file(file) != about:
+        if not _holds(file, about):
             with given_back():  # sorting takes several times the room of what is found
                 store(_made(task), file, about)
         store(Index.load(file, mapped=True).corpus, task.out / "corpus.safetensors")
     ranks.told(None)
-    return Index.load(file, mapped=True) if about_file(file) == about else _made(task)
+    return Index.load(file, mapped=True) if _holds(file, about) else _made(task)
 
 
 def _made(task: CensusTask) -> Index:
@@ -33,10 +36,19 @@ def _made(task: CensusTask) -> Index:
     return index(s.ids, s.domains, len(s.domain_names), s.bos_id, task.checkpoint.config.vocab_size)
 
 
+def _holds(file: Path, about: dict[str, str]) -> bool:
+    """Whether it is this corpus' orders, as this version writes them; a damaged file is made again."""
+    try:
+        content = opened(file)
+        return (content.about, content.format) == (about, str(FORMAT))
+    except UserError:
+        return False
+
+
 def _share(file: Path, about: dict[str, str]) -> None:
     """Give a folder without an index that of a neighbour, of another milestone say, on the same corpus. One file, two names."""
     for theirs in [] if file.exists() else sorted(file.parent.parent.glob(f"*/{file.name}")):
-        if about_file(theirs) == about:
+        if _holds(theirs, about):
             with suppress(OSError):  # a file system without such names: it is made again
                 os.link(theirs, file)
             return

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-from analyze.counts import Stored, save
+from analyze.stored import Stored, save
 from errors import UserError
 
 

@@ -99,6 +99,11 @@ class CensusTask:
         return [layer for layer in range(self.checkpoint.config.layers) if self.counts_of(layer).exists()]
 
     @property
+    def unfinished(self) -> list[int]:
+        """Layers of which a file will be made: of what they write to the logits those of all that are counted."""
+        return [*self.missing, *(layer for layer in self.finished if not self.writes_of(layer).exists())]
+
+    @property
     def missing(self) -> list[int]:
         """Layers that are asked for and not counted yet."""
         chosen = self.config.chosen_layers(self.checkpoint.config.layers)

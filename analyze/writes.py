@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from analyze.config import Thresholds
-from analyze.counts import CorpusCounts, LayerCounts, Stored
+from analyze.counts import CorpusCounts, LayerCounts
 from analyze.detectors import detectors
+from analyze.stored import Stored
 from device import CPU, Device
 from models.opt import Decoder
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-import zipfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +17,13 @@ from errors import UserError
 from files import whole_folder
 from models.config import OPTConfig
 from models.huggingface import file_name, huggingface
+from models.milestone import write_state
 from models.opt import OPT, Block, Decoder, exported_positions
+from models.seal import check_seal
 from models.shards import some
 from models.unallocated import unallocated
 from models.weights import Stored
 
-CHECKSUM = "model.safetensors sha256"  # entry of a milestone's training_state.json
 BLOB = re.compile(r"[0-9a-f]{64}")  # what huggingface's cache calls a file of weights: its sha256
 
 
@@ -75,7 +75,7 @@ class Checkpoint:
         return digest.hexdigest()
 
     def _checked(self, file: Path) -> bytes:
-        """The sha256 of a file, which is what it is known to be: from beside it, from huggingface's cache, or by a zip's own sums."""
+        """The sha256 of a file that is what it is known to be: from beside it, from huggingface's cache, or in the .ckpt itself."""
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256")
         blob = file.resolve().name
@@ -83,10 +83,8 @@ class Checkpoint:
         if known is not None and digest.hexdigest() != known:
             again = "download it again" if self.checksum is None else "copy it again, or train the run anew to this step"
             raise UserError(f"{file} is damaged: its sha256 is not the one written down for it; {again}.")
-        if file.suffix == ".ckpt" and zipfile.is_zipfile(file) and (bad := _damaged_entry(file)):
-            raise UserError(
-                f"{file} is damaged, in {bad}: its checksum is another. Copy it again, or take a milestone of the run."
-            )
+        if file.suffix == ".ckpt":
+            check_seal(file, "Copy it again, or take a milestone of the run.")
         return digest.digest()
 
     def layer_tensors(self, layer: int) -> dict[str, Stored]:
@@ -127,14 +125,6 @@ class Checkpoint:
             )
 
 
-def _damaged_entry(file: Path) -> str | None:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.testzip()
-    except (zipfile.BadZipFile, EOFError) as broken:
-        return str(broken)
-
-
 def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: Path | None = None, bos_id: int = 2) -> None:
     """Write a milestone in HuggingFace's layout, whole: it appears under its name when its last byte is on disk.
 
@@ -147,8 +137,6 @@ def save_checkpoint(model: OPT, folder: Path, state: dict[str, Any], tokenizer: 
     with whole_folder(folder) as unfinished:
         save_file(weights, str(unfinished / "model.safetensors"), metadata={"format": "pt"})
         (unfinished / "config.json").write_text(json.dumps(huggingface(config, bos_id), indent=2) + "\n")
-        with (unfinished / "model.safetensors").open("rb") as stream:
-            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
-        (unfinished / "training_state.json").write_text(json.dumps(state | {CHECKSUM: checksum}, indent=2) + "\n")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, unfinished / "tokenizer.json")
+        write_state(unfinished, state)

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from errors import UserError
-from models.checkpoint import CHECKSUM, Checkpoint
+from models.checkpoint import Checkpoint
 from models.config import OPTConfig
 from models.foreign import no_checkpoint
 from models.hub import hub_folder
 from models.huggingface import from_huggingface
+from models.milestone import STATE, TOKENIZER, WEIGHTS, read_state, read_tokenizer
 from models.naming import named
 from models.objects import entry, read_object
 from models.pickled import plain_values
@@ -40,12 +41,10 @@ def open_checkpoint(where: str) -> Checkpoint:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    described = folder / "config.json"
+    state, kept, described = read_state(folder), folder / STATE, folder / "config.json"
     config = from_huggingface(read_object(described), str(folder))
     files, tensors = folder_tensors(folder)
     found = named(config, tensors, str(folder))
-    kept = folder / "training_state.json"
-    state = read_object(kept) if kept.is_file() else {}
     tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
     return Checkpoint(
         path=folder,
@@ -58,7 +57,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         name=entry(state, "name", str, kept) or folder.resolve().name,
         precision=entry(state, "precision", str, kept),
         description=described.read_bytes(),
-        checksum=entry(state, CHECKSUM, str, kept),
+        checksum=entry(state, WEIGHTS, str, kept),
         notes=found.notes,
     )
 
@@ -73,13 +72,12 @@ def _open_lightning(path: Path) -> Checkpoint:
     except UserError as mistake:
         raise UserError(f"{path}: {mistake}") from None
     found = named(config, {str(name): tensor for name, tensor in weights.items() if isinstance(tensor, Stored)}, str(path))
-    tokenizer = path.parent.parent / "tokenizer.json"
     return Checkpoint(
         path=path,
         files=[path],
         config=found.config,
         tensors=found.tensors,
-        tokenizer=str(tokenizer) if tokenizer.is_file() else None,
+        tokenizer=read_tokenizer(path, entry(stored, TOKENIZER, str, path)),
         step=entry(stored, "global_step", int, path),
         tokens_trained=entry(stored, "tokens", int, path),
         name=entry(stored, "name", str, path) or path.stem,

@@ -1,7 +1,6 @@
 """Add the counts of two censuses of one model, on two shards of a corpus: python scripts/merge_censuses.py A B OUT"""
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,18 +9,19 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parents[1])
 
 from analyze.analysis import draw
+from analyze.census_files import TOKENIZER, checked, contents
 from analyze.census_tables import census_tables, write_tables
 from analyze.claim import owned
 from analyze.config import Thresholds
+from analyze.counted import about_layer, check_layers, layer_of
 from analyze.counts import Index, LayerCounts
-from analyze.formats import read_meta
+from analyze.formats import FORMAT, read_meta, write_meta
 from analyze.merging import merged_counts, merged_index
 from analyze.meta import dead_bound
 from analyze.positions import bias
 from corpora.home import expanded
 from corpora.sequences import Sequences
 from errors import UserError, plainly
-from files import write_whole
 from models.objects import entry
 from settings import check_new_folder
 
@@ -45,26 +45,27 @@ def merge(a: Path, b: Path, out: Path) -> None:
     ia, ib = (Index.load(folder / "index.safetensors") for folder in (a, b))
     bos_id, keep = metas[0]["corpus"]["bos_id"], metas[0]["identity"]["keep_ngrams"]
     whole = merged_index(ia, ib, bos_id)
-    for name in layers[0]:
-        ours, theirs = (LayerCounts.load(folder / "layers" / name) for folder in (a, b))
-        merged_counts(ours, theirs, ia, ib, whole, keep).save(out / "layers" / name)
     names = [domain["name"] for domain in metas[0]["corpus"]["domains"]]
     sequences = Sequences(whole.ids, whole.domain, names, bos_id, None, None)
+    meta = _merged_meta(metas, whole, sequences, [a, b])
+    for name in layers[0]:
+        ours, theirs = (LayerCounts.load(folder / "layers" / name) for folder in (a, b))
+        merged = merged_counts(ours, theirs, ia, ib, whole, keep)
+        merged.save(out / "layers" / name, about_layer(layer_of(Path(name)), meta["identity"]))
     vocabulary = len(whole.unigrams.occurrences)
     whole.save(out / "index.safetensors", {"corpus": f"{sequences.fingerprint}, {vocabulary} ids"})
     whole.corpus.save(out / "corpus.safetensors")
-    if (a / "tokenizer.json").exists():
-        shutil.copyfile(a / "tokenizer.json", out / "tokenizer.json")
+    if metas[0].get("tokenizer"):
+        shutil.copyfile(checked(a, metas[0], TOKENIZER), out / TOKENIZER)
     write_tables(out, census_tables(out, whole, Thresholds.of(metas[0]["thresholds"])))
-    write_whole(out / "meta.json", json.dumps(_merged_meta(metas, whole, sequences, [a, b]), indent=2) + "\n")
+    write_meta(out, meta | contents(out))
     draw(out)
 
 
 def _meta(folder: Path) -> dict[str, Any]:
     file = folder / "meta.json"
-    if not file.is_file():
-        raise UserError(f"{folder} is no census: meta.json is missing.")
     found = read_meta(folder)
+    check_layers(folder, found)
     parts = {name: entry(found, name, dict, file) for name in ("identity", "corpus", "thresholds")}
     if any(part is None for part in parts.values()):
         raise UserError(f"{folder} is no finished census; the command that began it goes on.")
@@ -92,6 +93,7 @@ def _merged_meta(metas: list[dict[str, Any]], whole: Index, sequences: Sequences
         "read": None,
     }
     return metas[0] | {
+        "format": FORMAT,
         "identity": metas[0]["identity"] | {"corpus": sequences.fingerprint},
         "corpus": metas[0]["corpus"] | corpus,
         "dead_bound": dead_bound(n_tokens),

@@ -1,6 +1,5 @@
 """A census folder with planted neurons, so that figures and pages can be drawn without a model."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from synthetic_ngrams import BYTES, WORDS, detected_tokens, ngrams, tokenizer, w
 
 from analyze.config import PositionRules, Thresholds
 from analyze.folder import Census, open_census
+from analyze.formats import FORMAT, write_meta
 from analyze.layers import layer_table
 from analyze.neurons import SCHEMA
 from analyze.positions import domain_difference
@@ -143,7 +143,7 @@ def _neuron(layer: int, neuron: int, kind: str, fired: np.ndarray, seen: np.ndar
 
 def _write_meta(folder: Path, title: str, step: int | None, model: dict[str, Any], n: int) -> None:
     meta = {
-        "title": title,
+        "format": FORMAT, "title": title,
         "checkpoint": {"path": f"runs/{title}", "sha256": "ab" * 32, "step": step, "tokens_trained": (step or 0) * 8192, "model": model},
         "corpus": {"name": "synthetic", "fingerprint": "0123456789abcdef", "domains": [{"name": "prose", "sequences": 60},
                    {"name": "code", "sequences": 40}], "n_tokens": n, "sequences": 100, "context": model["context"], "bos_id": 2},
@@ -151,4 +151,4 @@ def _write_meta(folder: Path, title: str, step: int | None, model: dict[str, Any
         "tokenizer": "tokenizer.json",
         "environment": {"python": "3.11", "packages": {"torch": "2.11"}}, "git": ["0123abcd"],
     }  # fmt: skip
-    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    write_meta(folder, meta)

@@ -12,6 +12,7 @@ from synthetic_census import write_census
 from analyze.basis import check_seeds, uneven
 from analyze.comparing import censuses_in, compare
 from analyze.folder import Census, open_census
+from analyze.formats import write_meta
 from analyze.report import run_page
 from errors import UserError
 
@@ -32,7 +33,7 @@ def changed(folder: Path, by: Meta) -> None:
     meta = json.loads((folder / "meta.json").read_text())
     for name, values in by.items():
         meta[name] |= values
-    (folder / "meta.json").write_text(json.dumps(meta))
+    write_meta(folder, meta)
 
 
 @pytest.fixture

@@ -197,10 +197,13 @@ def test_counts_that_are_damaged_or_gone_are_named_with_the_command_that_makes_t
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"layer_000\.safetensors is damaged .*: delete it, and .* analyze/run\.py"):
         redraw(out, {}, None, Console(quiet=True))
+    file.unlink()
+    with pytest.raises(UserError, match=r"layer_000\.safetensors is missing: .* analyze/run\.py"):
+        redraw(out, {}, None, Console(quiet=True))
+    assert pl.read_parquet(taken(tmp_path, tiny.random_ids(), layers="0") / "neurons.parquet").height == 44
     (out / "index.safetensors").unlink()
     with pytest.raises(UserError, match=r"index\.safetensors is missing: .* analyze/run\.py"):
         redraw(out, {}, None, Console(quiet=True))
-    file.unlink()
     assert pl.read_parquet(taken(tmp_path, tiny.random_ids(), layers="0") / "neurons.parquet").height == 44
 
 
@@ -321,7 +324,7 @@ def test_a_disk_that_is_full_after_a_layer_loses_no_layer(tmp_path: Path, monkey
         disk.setattr("os.posix_fallocate", full)
         with pytest.raises(UserError, match="Finished layers are kept"):
             taken(tmp_path, ids, "full", bits="file")
-        disk.setattr("analyze.counts.save_arrays", full)
+        disk.setattr("analyze.stored.save_arrays", full)
         with pytest.raises(UserError, match="finished layers are kept"):
             taken(tmp_path, ids, "full")
     assert len(counts(tmp_path / "full")) == 2 + 1 + 1 and not list((tmp_path / "full").glob(".*"))

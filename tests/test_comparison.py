@@ -1,6 +1,5 @@
 """Variants and seeds: runs are grouped by all but their seed; means, spreads, onsets and differences are those of hand-made numbers."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from analyze.drawing import is_one_run, labels, source
 from analyze.figures_of_comparison import variants_by_layer, variants_over_training
 from analyze.findings_of_comparison import variant_findings
 from analyze.folder import Census, open_census
+from analyze.formats import read_meta, write_meta
 from errors import UserError
 
 
@@ -157,10 +157,10 @@ def test_a_folder_without_runs_is_named(tmp_path: Path) -> None:
 
 
 def test_a_run_of_a_census_without_a_step_is_refused(sweep: Path) -> None:
-    meta = sweep / "baseline-demo-local-seed0" / "census" / "step_000000100" / "meta.json"
-    told = json.loads(meta.read_text())
+    folder = sweep / "baseline-demo-local-seed0" / "census" / "step_000000100"
+    told = read_meta(folder)
     told["checkpoint"]["step"] = None
-    meta.write_text(json.dumps(told))
+    write_meta(folder, told)
     with pytest.raises(UserError, match="step_000000100 is of a checkpoint that knows no step"):
         compare([sweep], [], sweep, Console(quiet=True))
 

@@ -20,7 +20,7 @@ from tiny import preactivations_as_batches
 
 from analyze import device_sums, scratch
 from analyze.config import Thresholds
-from analyze.counts import Index, LayerCounts, Stored, count, index
+from analyze.counts import Index, LayerCounts, count, index
 from analyze.detectors import layer_detectors
 from analyze.firings import Extremes, Firings, record
 from analyze.merging import merged_counts, merged_index, tally_of
@@ -28,6 +28,7 @@ from analyze.neurons import neuron_table
 from analyze.ngram_table import ngram_table
 from analyze.ngrams import NAMES, ngrams
 from analyze.packing import NEVER
+from analyze.stored import Stored
 from analyze.tallies import covering, on_detected
 from device import CPU
 from errors import UserError
@@ -57,7 +58,7 @@ def tables(counts: LayerCounts, rows: Index, thresholds: Thresholds | None = Non
 
 
 def same(a: LayerCounts, b: LayerCounts) -> bool:
-    from analyze.counts import arrays_of
+    from analyze.stored import arrays_of
 
     ours, theirs = arrays_of(a), arrays_of(b)
     return all(ours[n].dtype == theirs[n].dtype and np.array_equal(ours[n], theirs[n]) for n in ours | theirs)

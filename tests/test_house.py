@@ -18,10 +18,10 @@ import train.config
 from models.opt import OPT
 
 HERE = Path(__file__).parents[1]
-LEAVES = {"errors", "files", "locks", "memory", "network", "tracking", "provenance", "device", "settings", "signals"}
+LEAVES = {"checksums", "device", "errors", "files", "locks", "memory", "network", "provenance", "settings", "signals", "tracking"}
 MAY_IMPORT = {
     "corpora": {"errors", "files", "locks", "network"},
-    "models": {"errors", "files", "network"},
+    "models": {"checksums", "errors", "files", "network"},
     "analyze": {"models", "corpora"} | LEAVES,
     "train": {"models", "corpora", "analyze"} | LEAVES,
 }

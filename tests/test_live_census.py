@@ -26,6 +26,7 @@ from models.opening import open_checkpoint
 from train.config import LiveConfig
 from train.folder import last_checkpoint
 from train.live_census import LiveCensus, affordable
+from train.live_folder import read_sample, recorded
 from train.live_words import chosen_words
 from train.module import Training
 from train.training import train
@@ -338,3 +339,31 @@ def test_the_sample_fits_the_share_and_is_recorded(
     sample = json.loads((some / "live" / "sample.json").read_text())
     assert sample["tokens"] == 800 and set(sample["seconds"]) == {*map(str, (0, 1, 2, 3, 5, 6)), "evolution"}
     assert "6 live censuses of 800 tokens took" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("tokens", [800, None])
+def test_a_damaged_sample_goes_on_with_the_tokens_of_the_censuses_there(
+    tokens: int | None, corpus: CorpusConfig, watched: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A run counts one sample all along, whatever happens to the record of it."""
+    run = Path(shutil.copytree(watched, tmp_path / "run"))
+    file = run / "live" / "sample.json"
+    file.write_text(file.read_text().replace("800", "900"))
+    config = tiny.training(corpus, tmp_path, steps=7, milestones=[7], live=LiveConfig(tokens=tokens, share=0.9))
+    train(config, [])
+    assert (
+        f"{file} is damaged (its checksum is another): it is set aside, and the sample goes on with 800 tokens"
+        in capfd.readouterr().err
+    )
+    assert "900" in (run / "live" / "sample.json.damaged").read_text()
+    read = [json.loads((run / "live" / f"step_{step:09d}" / "meta.json").read_text())["corpus"] for step in (6, 7)]
+    assert read[0] == read[1] and read_sample(run / "live")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"tokens": 800}', "\xff"])
+def test_a_sample_that_is_none_is_damaged(content: str, tmp_path: Path) -> None:
+    (tmp_path / "sample.json").write_text(content, encoding="latin-1")
+    said: list[str] = []
+    assert recorded(tmp_path, [1, 2], None, said.append) is None
+    assert len(said) == 1 and said[0].endswith("it is set aside, and the sample is chosen anew")
+    assert recorded(tmp_path, [1, 2], None, said.append) is None and len(said) == 1

@@ -23,12 +23,13 @@ from analyze import counting, exchange, joining
 from analyze.analysis import analyze, sequences_for
 from analyze.census import take
 from analyze.config import AnalyzeConfig
-from analyze.counts import Index, LayerCounts, arrays_of, count, narrow
+from analyze.counts import Index, LayerCounts, count
 from analyze.exchange import Exchange
 from analyze.firings import Firings
 from analyze.joining import collected, joined_neurons
 from analyze.launching import first_host, launched
 from analyze.ranks import Ranks, joined
+from analyze.stored import arrays_of, narrow
 from analyze.task import CensusTask
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store

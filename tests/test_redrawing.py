@@ -10,6 +10,7 @@ from rich.console import Console
 
 from analyze.analysis import sequences_for
 from analyze.census import take
+from analyze.formats import write_meta
 from analyze.redrawing import redraw
 from analyze.task import CensusTask
 from errors import UserError
@@ -38,7 +39,7 @@ def run(census: Path, tmp_path: Path) -> Path:
         shutil.copytree(census, folder)
         meta = json.loads((folder / "meta.json").read_text())
         meta["checkpoint"]["step"] = step
-        (folder / "meta.json").write_text(json.dumps(meta))
+        write_meta(folder, meta)
     return tmp_path / "run"
 
 
@@ -61,7 +62,7 @@ def test_an_untrained_model_of_another_shape_is_refused_before_anything_is_writt
     shutil.copytree(census, tmp_path / "other")
     meta = json.loads((tmp_path / "other" / "meta.json").read_text())
     meta["checkpoint"]["model"]["neurons"] = 16
-    (tmp_path / "other" / "meta.json").write_text(json.dumps(meta))
+    write_meta(tmp_path / "other", meta)
     before = written(run)
     for folder in (run / "census", run / "census" / "step_000000000"):
         with pytest.raises(UserError, match="1 layers of 16 neurons, not 1 of 44"):

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from analyze.analysis import sequences_for
 from analyze.census import take
+from analyze.stored import opened
 from analyze.task import CensusTask
 from corpora.config import CorpusConfig
 from models.config import OPTConfig
@@ -27,12 +28,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusConfig:
     return tiny.text_corpus(tmp_path_factory.mktemp("corpus") / "text")
 
 
-def counted(ckpt: Path, corpus: CorpusConfig, out: Path) -> list[bytes]:
-    """The count files of a small census."""
+def counted(ckpt: Path, corpus: CorpusConfig, out: Path) -> list[dict[str, bytes]]:
+    """What a small census counts in each layer."""
     config = tiny.analysis(ckpt, corpus, out, tokens=320, micro=4)
     checkpoint = open_checkpoint(config.ckpt)
     take(CensusTask(checkpoint, sequences_for(checkpoint, config), out, config), Console(quiet=True))
-    return [(out / "layers" / f"layer_{layer:03d}.safetensors").read_bytes() for layer in range(2)]
+    layers = [opened(out / "layers" / f"layer_{layer:03d}.safetensors").arrays for layer in range(2)]
+    return [{name: array.tobytes() for name, array in arrays.items()} for arrays in layers]
 
 
 @pytest.mark.parametrize("variant", sorted(file.stem for file in CONF.glob("*.yaml")))

@@ -3,23 +3,27 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
+from checksums import with_checksum
 from corpora.store import TokenStore
 from errors import UserError
 from files import remove_unfinished, write_whole
 from locks import only_writer
 from models.pickled import plain_values
+from models.seal import check_seal
 from provenance import environment, git
 from train.config import TrainConfig
+from train.metrics import METRICS, check_lines
 
+T = TypeVar("T")
 LONGEST_NAME = 110  # letters of a run's name, without its hash; wandb takes 128
 
 
@@ -52,20 +56,49 @@ def owned(run: Path) -> Iterator[None]:
         yield
 
 
-def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStore, start: int) -> None:
-    """Make the run folder and write config, overrides, tokenizer, code version and machine; of the last two each start leaves its own."""
-    code, machine = run / "git.txt", run / "environment.json"
-    codes = code.read_text() if start and code.exists() else ""
-    machines = json.loads(machine.read_text()) if start and machine.exists() else []
-    contents = {
-        "config.yaml": OmegaConf.to_yaml(OmegaConf.structured(config)),
+def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStore, start: int) -> list[str]:
+    """Make the run folder and write config, overrides, tokenizer, code version and machine; of the last two each start leaves its own.
+
+    These are records: one that is damaged is set aside and begun anew. Returns a sentence for each.
+    """
+    said: list[str] = []
+    codes = _record(run / "git.txt", _text, said) if start else None
+    machines = _record(run / "environment.json", _list, said) if start else None
+    contents: dict[str, bytes | str] = {
+        "config.yaml": with_checksum(OmegaConf.to_yaml(OmegaConf.structured(config))),
         "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
-        "git.txt": f"{codes}from step {start}:\n{git()}",
-        "environment.json": json.dumps([*machines, {"from_step": start} | environment()], indent=2) + "\n",
-        "tokenizer.json": store.tokenizer_file.read_text(encoding="utf-8"),
+        "git.txt": f"{codes or ''}from step {start}:\n{git()}",
+        "environment.json": json.dumps([*(machines or []), {"from_step": start} | environment()], indent=2) + "\n",
+        "tokenizer.json": store.tokenizer_file.read_bytes(),
     }
     for name, content in contents.items():
         write_whole(run / name, content)
+    return said
+
+
+def _record(file: Path, read: Callable[[bytes], T], said: list[str]) -> T | None:
+    """What is recorded in a file; None where it is not there, or set aside since it is damaged."""
+    try:
+        return read(file.read_bytes()) if file.exists() else None
+    except (ValueError, RecursionError):
+        aside = file.with_name(f"{file.name}.damaged")
+        file.replace(aside)
+        said.append(f"{file} is damaged: it is set aside as {aside.name}, and begins anew")
+        return None
+
+
+def _text(content: bytes) -> str:
+    text = content.decode()
+    if not text.startswith("from step "):
+        raise ValueError("another beginning")
+    return text
+
+
+def _list(content: bytes) -> list[Any]:
+    found = json.loads(content)
+    if not (isinstance(found, list) and all(isinstance(one, dict) and "from_step" in one for one in found)):
+        raise ValueError("no list of machines")
+    return found
 
 
 def run_name(overrides: str, swept: Sequence[str] = ()) -> str:
@@ -127,7 +160,8 @@ def finished_steps(run: Path, now: dict[str, Any]) -> int:
     file = last_checkpoint(run)
     if not file.exists():
         return 0
-    stored = plain_values(file)
+    stored = _whole(run, file)
+    check_lines(run, stored.get(METRICS), stored["global_step"])
     begun = stored.get("identity", {})
     changed = [f"{key} (then {begun[key]}, now {now[key]})" for key in now if key in begun and begun[key] != now[key]]
     if changed:
@@ -136,3 +170,21 @@ def finished_steps(run: Path, now: dict[str, Any]) -> int:
             "Give back the old value, or another name=... for a new run."
         )
     return int(stored["global_step"])
+
+
+def _whole(run: Path, file: Path) -> dict[str, Any]:
+    """What last.ckpt holds, once all of it is known to be what was written."""
+    advice = f"Put back a whole copy of it; or remove it, and the same command begins the run anew.{_still_there(run)}"
+    check_seal(file, advice)
+    try:
+        stored = plain_values(file)
+        if not (isinstance(stored, dict) and isinstance(stored.get("global_step"), int)):
+            raise UserError(f"{file} is no checkpoint of a run.")
+    except UserError as broken:
+        raise UserError(f"{broken} {advice}") from None
+    return stored
+
+
+def _still_there(run: Path) -> str:
+    milestones = sorted((run / "milestones").glob("step_*"))
+    return f" A census needs the milestones alone; the last is {milestones[-1]}." if milestones else ""

@@ -1,5 +1,6 @@
 """What a run leaves on disk while it goes: milestones, the checkpoint to resume from, lines of metrics."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import torch
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
+from xxhash import xxh3_128
 
 from corpora.tokenizer import bos_id, open_tokenizer
-from files import whole_file
+from files import whole_file, write_whole
 from models.checkpoint import save_checkpoint
+from models.milestone import TOKENIZER
+from models.seal import seal
 from train.folder import last_checkpoint, on_disk
-from train.metrics import Metrics
+from train.metrics import METRICS, Metrics
 from train.module import Training
 from train.throughput import Throughput
 from train.together import Together
@@ -22,7 +26,7 @@ from train.watch import Watch
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Lightning's checkpoints, written straight to disk and under their name when whole."""
+    """Lightning's checkpoints, written straight to disk, sealed, and under their name when whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         """Write one."""
@@ -31,6 +35,7 @@ class WholeCheckpoints(TorchCheckpointIO):
                 torch.save(checkpoint, file)
             except RuntimeError as trouble:  # what torch makes of a full disk
                 raise OSError(str(trouble).splitlines()[0]) from trouble
+            seal(file)
 
 
 class Keeping(L.Callback):
@@ -56,7 +61,9 @@ class Keeping(L.Callback):
         """Forget lines of steps that will be made again; keep the untrained model if asked."""
         if trainer.is_global_zero:
             with on_disk(self.run):
-                self.metrics.forget_after(trainer.global_step)
+                lines = self.metrics.forget_after(trainer.global_step)
+            if trainer.global_step and not lines:
+                self._say(f"{self.metrics.file} has no line up to step {trainer.global_step:,}: it begins after it")
         if trainer.global_step == 0 and 0 in module.config.kept_steps:
             self.val_loss = validation_loss(module, self.windows)
             self._milestone(module)
@@ -74,6 +81,12 @@ class Keeping(L.Callback):
             self._milestone(module)
         if milestone or step % config.checkpoint_every == 0 or step == config.steps:
             self.resumable(trainer, module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: Training, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Put beside the weights what the lines of metrics must be when a run goes on from them, and the tokenizer in a census."""
+        checkpoint[METRICS] = self.metrics.kept()
+        if trainer.is_global_zero:
+            checkpoint[TOKENIZER] = xxh3_128(self._tokenizer).hexdigest()
 
     def resumable(self, trainer: L.Trainer, module: Training) -> None:
         """Write last.ckpt, unless it holds this step already; never a state that went wrong."""
@@ -103,9 +116,19 @@ class Keeping(L.Callback):
 
     def _write_milestone(self, module: Training) -> None:
         folder = self.run / "milestones" / f"step_{module.global_step:09d}"
-        tokenizer = self.run / "tokenizer.json"
-        bos = bos_id(open_tokenizer(str(tokenizer)))
+        tokenizer = self.run / TOKENIZER
         with on_disk(self.run):
+            if not tokenizer.is_file() or tokenizer.read_bytes() != self._tokenizer:
+                write_whole(tokenizer, self._tokenizer)
+                self._say(f"{tokenizer} was damaged, or gone; it is written again")
+            bos = bos_id(open_tokenizer(str(tokenizer)))
             save_checkpoint(module.model, folder, module.state | {"val_loss": self.val_loss}, tokenizer, bos)
-        said = f"milestone {folder}  validation loss {self.val_loss:.3f}"
-        self.console.print(said, markup=False, highlight=False, soft_wrap=True)
+        self._say(f"milestone {folder}  validation loss {self.val_loss:.3f}")
+
+    @cached_property
+    def _tokenizer(self) -> bytes:
+        """The run's own, as this start has written it: a file can be damaged while a run lasts."""
+        return (self.run / TOKENIZER).read_bytes()
+
+    def _say(self, words: str) -> None:
+        self.console.print(words, markup=False, highlight=False, soft_wrap=True)

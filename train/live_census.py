@@ -1,6 +1,5 @@
 """A model in training -> censuses of it at chosen steps, on one held-out sample, by the code of analyze/run.py."""
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,15 +21,27 @@ from analyze.folder import open_census
 from analyze.mirroring import mirror_census
 from analyze.ranks import Ranks
 from analyze.task import CensusTask
+from checksums import write_object
+from corpora.prepare import finished_store
 from corpora.tokenizer import bos_id, open_tokenizer
 from errors import why
-from files import remove_unfinished, write_whole
+from files import remove_unfinished
 from locks import only_writer
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
 from train.folder import BegunOtherwise
-from train.live_folder import PASSING, SAMPLE, census_name, forget_after, is_finished, lacks_census, missing
+from train.live_folder import (
+    PASSING,
+    SAMPLE,
+    census_name,
+    forget_after,
+    is_finished,
+    lacks_census,
+    missing,
+    read_sample,
+    recorded,
+)
 from train.live_words import chosen_words, missed_words
 from train.module import Training
 from train.plan import Plan
@@ -116,7 +127,7 @@ class LiveCensus(L.Callback):
                 step for step in missing(self.out, self.sample, trainer.global_step) if not (kept / census_name(step)).is_dir()
             ]:
                 self._say(missed_words(gone))
-            if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder))):
+            if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder, damaged=True))):
                 return
             censuses = [open_census(folder) for folder in folders]
             with only_writer(self.out, "out="):
@@ -145,7 +156,7 @@ class LiveCensus(L.Callback):
             self._say(f"no live census at step {step:,}: {why(mistake)}")
 
     def _take_the_last(self, module: Training) -> None:
-        self.sample, self.began = json.loads((self.out / SAMPLE).read_text()), time.perf_counter()
+        self.sample, self.began = read_sample(self.out) or {}, time.perf_counter()
         self.plan.start = module.global_step
         self._take_if_due(module, module.global_step)
 
@@ -167,7 +178,7 @@ class LiveCensus(L.Callback):
         self._say(f"the live census at step {step:,} is left out: all would take more than live.share={share:g}")
 
     def _write_sample(self) -> None:
-        write_whole(self.out / SAMPLE, json.dumps(self.sample, indent=2) + "\n")
+        write_object(self.out / SAMPLE, self.sample)
 
     def _make_good(self, module: Training, before: int) -> None:
         """Take the censuses of earlier steps that are missing, a disk having been full, where a milestone has kept the weights."""
@@ -221,9 +232,9 @@ class LiveCensus(L.Callback):
 
     def _choose(self, module: Training, steps: list[int]) -> None:
         """Tokens and steps: those recorded; else those asked for, or those that a trial says fit the share."""
-        live, file = module.config.live, self.out / SAMPLE
-        if file.is_file():
-            self.sample = json.loads(file.read_text())
+        live = module.config.live
+        if found := recorded(self.out, steps, live.tokens, self._say):
+            self.sample = found
             if live.tokens not in (None, self.sample["tokens"]):
                 raise BegunOtherwise(
                     f"live.tokens={live.tokens}, but {self.out} was begun with {self.sample['tokens']}: one run, one sample. "
@@ -267,7 +278,8 @@ class LiveCensus(L.Callback):
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
         with only_writer(self.out, "out=", DRAWING), TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
             if milestone is None:
-                milestone, tokenizer = Path(folder) / "model", run / "tokenizer.json"
+                tokenizer = finished_store(config.corpus).tokenizer_file  # whole, where the run's copy may be damaged by now
+                milestone = Path(folder) / "model"
                 save_checkpoint(module.model, milestone, module.state, tokenizer, bos_id(open_tokenizer(str(tokenizer))))
             checkpoint = replace(open_checkpoint(str(milestone)), path=run)
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())

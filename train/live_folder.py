@@ -2,8 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from checksums import read_object
 
 SAMPLE = "sample.json"  # tokens and steps of the censuses, and what they took
 PASSING = ".passing-"  # a folder of this name is no census
@@ -14,25 +17,65 @@ def census_name(step: int) -> str:
     return f"step_{step:09d}"
 
 
-def is_finished(census: Path) -> bool:
-    """Whether a census is whole: its meta.json is complete at the very end."""
-    meta = census / "meta.json"
-    return meta.is_file() and "title" in json.loads(meta.read_text())
+def is_finished(census: Path, damaged: bool = False) -> bool:
+    """Whether a census is whole: its meta.json is complete at the very end. `damaged`: what to answer of one that is not to be read."""
+    try:
+        return "title" in read_object(census / "meta.json", without=True)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return damaged
 
 
 def lacks_census(run: Path, step: int) -> bool:
     """Whether a run was to have a live census of this step, and ended in it."""
-    file = run / "live" / SAMPLE
-    if not file.is_file():
+    try:
+        sample = read_sample(run / "live")
+        due = set(sample["steps"]) - set(sample.get("left_out", [])) if sample else set()
+        return step in due and not is_finished(run / "live" / census_name(step))
+    except (OSError, ValueError):  # what is damaged is nobody's who has finished
         return False
-    sample = json.loads(file.read_text())
-    return step in set(sample["steps"]) - set(sample.get("left_out", [])) and not is_finished(run / "live" / census_name(step))
+
+
+def read_sample(live: Path) -> dict[str, Any] | None:
+    """What is recorded of the sample; None where nothing is.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    if not (live / SAMPLE).is_file():
+        return None
+    sample = read_object(live / SAMPLE, without=True)
+    kinds = {"tokens": int, "steps": list, "asked": list, "trained": float, "seconds": dict}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(sample.get(name), kind)]:
+        raise ValueError(f"{wrong[0]} is missing")
+    return sample
+
+
+def recorded(live: Path, steps: list[int], tokens: int | None, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The run's sample. A damaged record is set aside, which is said: then `tokens`, else those of the censuses there, at all `steps`."""
+    try:
+        return read_sample(live)
+    except ValueError as damage:
+        (live / SAMPLE).replace(live / f"{SAMPLE}.damaged")
+        tokens = tokens or _tokens_of_last(live)
+        begins = f"goes on with {tokens:,} tokens" if tokens else "is chosen anew"
+        say(f"{live / SAMPLE} is damaged ({damage}): it is set aside, and the sample {begins}")
+    return {"asked": steps, "steps": steps, "tokens": tokens, "trained": 0.0, "seconds": {}} if tokens else None
+
+
+def _tokens_of_last(live: Path) -> int | None:
+    finished = [folder for folder in sorted(live.glob("step_*")) if is_finished(folder)]
+    if not finished:
+        return None
+    corpus = json.loads((finished[-1] / "meta.json").read_text())["corpus"]
+    return int(corpus["sequences"] * corpus["context"])
 
 
 def missing(live: Path, sample: dict[str, Any], before: int) -> list[int]:
     """Steps before this one that were to have a census and have none, those left out as too dear aside."""
     due = set(sample.get("steps", [])) - set(sample.get("left_out", []))
-    return sorted(step for step in due if step < before and not is_finished(live / census_name(step)))
+    return sorted(step for step in due if step < before and not is_finished(live / census_name(step), damaged=True))
 
 
 def forget_after(live: Path, step: int) -> None:

@@ -74,7 +74,8 @@ def _trained(config: TrainConfig, overrides: list[str], job: int, began: float, 
     if start >= config.steps and not together.told(lambda: start in config.census_steps and lacks_census(run, start)):
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False, soft_wrap=True)
         return run
-    together.told(lambda: begin(run, config, overrides, store, start))
+    for damage in together.told(lambda: begin(run, config, overrides, store, start)):
+        console.print(damage, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     steps = steps_left(config, store, start, micro_steps, trainer)
     windows = validation_windows(store.split("validation"), config.model.context, config.validation.sequences)

@@ -17,6 +17,7 @@ from rich.console import Console
 from analyze.analysis import analyze, draw
 from analyze.comparing import compare
 from analyze.folder import open_census
+from analyze.formats import write_meta
 from analyze.redrawing import redraw
 from errors import UserError
 from models.opening import open_checkpoint
@@ -123,7 +124,7 @@ def test_an_untrained_model_is_made_counted_and_drawn_beside(place: Path, tmp_pa
     assert (tmp_path / "both" / "figures" / "figure_10_positional_neurons.png").is_file()
     meta = json.loads((null / "meta.json").read_text())
     meta["checkpoint"]["model"] |= {"layers": 1, "neurons": 16}
-    (null / "meta.json").write_text(json.dumps(meta))
+    write_meta(null, meta)
     with pytest.raises(UserError, match="1 layers of 16 neurons, not 2 of 24"):
         draw(place / "out", open_census(null))
 
@@ -134,10 +135,10 @@ def test_runs_are_drawn_each_in_its_own_process(place: Path, tmp_path: Path) -> 
     folders = [tmp_path / "runs" / run / "census" for run in ("a", "b")]
     for folder in folders:
         shutil.copytree(place / "out", folder / "step_000000000")
-        (folder / "step_000000000" / "meta.json").write_text(json.dumps(milestone))
+        write_meta(folder / "step_000000000", milestone)
     milestone["checkpoint"]["model"] |= {"layers": 1, "neurons": 16}
     shutil.copytree(place / "out", tmp_path / "other")
-    (tmp_path / "other" / "meta.json").write_text(json.dumps(milestone))
+    write_meta(tmp_path / "other", milestone)
     refused = program("analyze/draw.py", "out=runs", "null=other", cwd=tmp_path)
     assert refused.returncode == 1 and refused.stderr.startswith("error: null=other is a census of 1 layers"), refused.stderr
     assert "Traceback" not in refused.stderr
