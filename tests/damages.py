@@ -1,4 +1,4 @@
-"""Damage a token store and censuses, and print what the steps that trust them say: python tests/damages.py [HOW_MANY] [SEED]"""
+"""Damage a token store, censuses, a run and a milestone, and print what is made of them: python tests/damages.py [HOW_MANY] [SEED]"""
 
 import gzip
 import json
@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import polars as pl
 import tiny
 from damage import Numbers, Outcome, Trusted, outcomes, report, wrong
+from damages_of_runs import trusted_runs
 from rich.console import Console
 
 from analyze.analysis import sequences_for
@@ -136,7 +137,8 @@ def main(arguments: Sequence[str]) -> int:
     """Do the damages and print the figures; 1 if anything went wrong."""
     many, seed = (int(arguments[i]) if len(arguments) > i else default for i, default in enumerate((200, 0)))
     with tempfile.TemporaryDirectory() as room:
-        found: list[Outcome] = list(outcomes(trusted_folders(Path(room)), many, seed))
+        every = [*trusted_folders(Path(room)), *trusted_runs(Path(room) / "runs")]
+        found: list[Outcome] = list(outcomes(every, many, seed))
     print(report(found))
     return int(bool(wrong(found)))
 

@@ -30,7 +30,17 @@ from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
 from train.folder import BegunOtherwise
-from train.live_folder import PASSING, SAMPLE, census_name, forget_after, is_finished, lacks_census, read_sample, recorded
+from train.live_folder import (
+    PASSING,
+    SAMPLE,
+    census_name,
+    finished,
+    forget_after,
+    is_finished,
+    lacks_census,
+    read_sample,
+    recorded,
+)
 from train.module import Training
 from train.plan import Plan
 from train.stopping import GaveWay
@@ -92,7 +102,7 @@ class LiveCensus(L.Callback):
             self.together.told(lambda: self._take_if_due(module, step))
 
     def teardown(self, trainer: L.Trainer, module: Training, stage: str) -> None:  # type: ignore[override]
-        """Write what changed from census to census, and say what it cost; before, take the last census if it alone is lacking."""
+        """Write what changed from census to census, and say what it cost; before, take the last census if it is lacking."""
         if not self.began and self.together.told(lambda: lacks_census(self.out.parent, trainer.global_step)):
             self.together.told(lambda: self._take_the_last(module))
         self._sum_up(trainer)
@@ -106,12 +116,13 @@ class LiveCensus(L.Callback):
         if not (trainer.is_global_zero and self.began and self.sample):
             return
         try:
-            if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder, damaged=True))):
+            if not (folders := finished(self.out)):
                 return
             with only_writer(self.out, "out="):
                 write_evolution([open_census(folder) for folder in folders], self.out)
             self._spend("evolution", begun)
             trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
+            self.sample["compared"] = [folder.name for folder in folders]
             self._write_sample()
         except Exception as mistake:  # the run is kept, or what stopped it is said
             self._say(f"what changed from census to census is not written: {why(mistake)}")
@@ -134,6 +145,7 @@ class LiveCensus(L.Callback):
     def _take_the_last(self, module: Training) -> None:
         self.sample, self.began = read_sample(self.out) or {}, time.perf_counter()
         self.plan.start = module.global_step
+        self._tidy(module.global_step)
         self._take_if_due(module, module.global_step)
 
     def _take(self, module: Training, step: int) -> None:
@@ -174,9 +186,7 @@ class LiveCensus(L.Callback):
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            with only_writer(self.out, "out=", DRAWING):
-                remove_unfinished(self.out)
-                forget_after(self.out, module.global_step)
+            self._tidy(module.global_step)
             self._choose(module, steps)
         except BegunOtherwise:
             raise
@@ -184,6 +194,11 @@ class LiveCensus(L.Callback):
             self.sample = {}
             self._say(f"no live censuses, for the trial of one failed: {why(mistake)} live.spacing=off does without them.")
         return list(self.sample.get("steps", []))
+
+    def _tidy(self, step: int) -> None:
+        with only_writer(self.out, "out=", DRAWING):
+            remove_unfinished(self.out)
+            forget_after(self.out, step)
 
     def _choose(self, module: Training, steps: list[int]) -> None:
         """Tokens and steps: those recorded; else those asked for, or those that a trial says fit the share."""
