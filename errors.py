@@ -55,13 +55,22 @@ def plainly(*also: Signals, after: str = GOES_ON, settings: Sequence[str] = ()) 
             sys.exit(f"error: {composing(mistake, settings)}")
         except Stopped as stopped:
             if stopped.why:
-                print(f"\nstopped ({stopped.why}): {after}", file=sys.stderr, flush=True)
+                _say_stopped(f" ({stopped.why})", after)
             raise Stopped from None
         except KeyboardInterrupt:
-            print(f"\nstopped: {after}", file=sys.stderr, flush=True)
+            _say_stopped("", after)
+            raise Stopped from None
+        except RuntimeError as broken:  # joblib's, of a process that what stops the sweep ended before it heeded signals
+            if not (received() and type(broken).__module__.startswith("joblib.")):
+                raise
+            _say_stopped("", after)
             raise Stopped from None
         except SystemExit as ended:
             sys.exit(MISTAKE if ended.code == WRONG_USAGE else ended.code)
+
+
+def _say_stopped(why: str, after: str) -> None:
+    print(f"\nstopped{why}: {after}", file=sys.stderr, flush=True)
 
 
 def use_utf8() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from threading import Thread, current_thread, main_thread
 from types import FrameType
 from typing import Any
@@ -121,9 +122,8 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     _heeding.first = signal.Signals(number)
     if not _heeding.at_work:
         return
-    if variants := sweep_workers():
-        for variant in variants:
-            os.kill(variant.pid or 0, number)
+    if sweep_workers():
+        Thread(target=_hand_on, args=(number,), daemon=True, name="handing on").start()
         return
     raise Stopped(_heeding.first.name)
 
@@ -131,6 +131,28 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 def sweep_workers() -> list[BaseProcess]:
     """The processes in which a sweep trains variants side by side: joblib's."""
     return [child for child in active_children() if "loky" in type(child).__module__ and child.pid]
+
+
+def _hand_on(number: int) -> None:
+    """Send it once to every process of a sweep, as soon as that heeds it: a variant that begins after all stops then."""
+    told: set[int] = set()
+    while workers := sweep_workers():
+        for worker in workers:
+            pid = worker.pid or 0
+            if pid not in told and _heeds_signals(pid):
+                told.add(pid)
+                os.kill(pid, number)
+        time.sleep(0.1)
+
+
+def _heeds_signals(pid: int) -> bool:
+    """Whether a process has called `heed`, for warnings too; it is taken to have where the system does not say."""
+    status = Path(f"/proc/{pid}/status")
+    try:
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+    except (OSError, StopIteration):
+        return not status.parents[1].joinpath("self").exists()
+    return bool(int(caught.split()[1], 16) >> (WARNINGS[1] - 1) & 1)
 
 
 def _watch(reading: int) -> None:

@@ -1,4 +1,4 @@
-"""Damage a token store, censuses, a run and a milestone, and print what is made of them: python tests/damages.py [HOW_MANY] [SEED]"""
+"""Damage a token store, a run and censuses, and print what the steps that trust them say: python tests/damages.py [HOW_MANY] [SEED]"""
 
 import gzip
 import json
@@ -13,17 +13,14 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
     sys.path.insert(1, str(Path(__file__).parent))
 
-import polars as pl
 import tiny
 from damage import Numbers, Outcome, Trusted, outcomes, report, wrong
-from damages_of_runs import trusted_runs
+from damaged_runs import run_folders, what_changed
 from rich.console import Console
 
 from analyze.analysis import sequences_for
 from analyze.census import take
-from analyze.comparing import censuses_under
 from analyze.config import AnalyzeConfig
-from analyze.evolution import write_evolution
 from analyze.findings import census_findings
 from analyze.folder import Census, open_census
 from analyze.neuron_table import table_block
@@ -50,13 +47,13 @@ SAID = (
 
 
 def trusted_folders(room: Path) -> list[Trusted]:
-    """A token store; a census, finished and stopped between layers; censuses of two steps."""
+    """A token store; a census, finished and stopped between layers; censuses of two steps; a run with milestones and live censuses."""
     text = tiny.text_corpus(room / "text", documents=20)
     train_bpe(["abcd efgh"], 260).save(str(room / "tokenizer.json"))
     save_checkpoint(tiny.random_model(), room / "model", {}, room / "tokenizer.json")
     store = Trusted("store", token_store(text).folder, {"read": lambda _: _of_store(text)})
     corpus = tiny.tokens_corpus(room / "ids.npy", tiny.random_ids())
-    return [store, _census(room, corpus), _stopped(room, corpus), _censuses(room, corpus)]
+    return [store, _census(room, corpus), _stopped(room, corpus), _censuses(room, corpus), *run_folders(room, text)]
 
 
 def _of_store(corpus: CorpusConfig) -> Numbers:
@@ -92,8 +89,8 @@ def _censuses(room: Path, corpus: CorpusConfig) -> Trusted:
     for step in (100, 200):
         model = tiny.saved(room / f"model_{step}", tiny.random_model(seed=step, layers=1), step=step, tokens=step)
         _taken(tiny.analysis(model, corpus, room / "run" / f"step_{step:09d}", micro=4))
-    _changes(room / "run")
-    return Trusted("censuses of a run", room / "run", {"what changed": _changes})
+    what_changed(room / "run")
+    return Trusted("censuses of a run", room / "run", {"what changed": what_changed})
 
 
 def _taken(config: AnalyzeConfig) -> Path:
@@ -127,18 +124,11 @@ def _tables(census: Census) -> Numbers:
     return [said, repr(census.neurons.rows()), repr(census.layers.rows())]
 
 
-def _changes(folder: Path) -> Numbers:
-    censuses = censuses_under(folder)
-    write_evolution(censuses, folder)
-    return [repr(pl.read_parquet(file).rows()) for file in sorted(folder.glob("*.parquet"))]
-
-
 def main(arguments: Sequence[str]) -> int:
     """Do the damages and print the figures; 1 if anything went wrong."""
     many, seed = (int(arguments[i]) if len(arguments) > i else default for i, default in enumerate((200, 0)))
     with tempfile.TemporaryDirectory() as room:
-        every = [*trusted_folders(Path(room)), *trusted_runs(Path(room) / "runs")]
-        found: list[Outcome] = list(outcomes(every, many, seed))
+        found: list[Outcome] = list(outcomes(trusted_folders(Path(room)), many, seed))
     print(report(found))
     return int(bool(wrong(found)))
 

@@ -24,7 +24,6 @@ HERE = Path(__file__).parents[1]
 QUIET = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
-    "WANDB_MODE": "disabled",
     "HF_HUB_OFFLINE": "1",
     "TRITON_INTERPRET": "0",
 }
@@ -53,10 +52,8 @@ def become_rank(number: int, of: int, port: int) -> None:
 def command(name: str, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run one of our programs as a user does, by a Python of its own: some seconds of imports, on as many threads as there are."""
     words = [sys.executable, str(HERE / name), *arguments]
-    environment = {name: value for name, value in QUIET.items() if name != "OMP_NUM_THREADS"} | variables
-    return subprocess.run(
-        words, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+    environment = {name: value for name, value in (os.environ | QUIET | variables).items() if name != "OMP_NUM_THREADS"}
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -64,7 +61,7 @@ def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subproce
     with tempfile.TemporaryDirectory() as folder:
         said = [Path(folder) / stream for stream in ("stdout", "stderr")]
         environment = os.environ | QUIET | variables
-        process = SERVER.Process(target=_command, args=(name, arguments, cwd, environment, said))
+        process = SERVER.Process(target=become_program, args=(name, arguments, cwd, environment, said))
         process.start()
         process.join(SECONDS)
         if process.is_alive():
@@ -74,8 +71,10 @@ def program(name: str, *arguments: str, cwd: Path, **variables: str) -> subproce
         return subprocess.CompletedProcess([name, *arguments], process.exitcode, *(file.read_text() for file in said))
 
 
-def _command(name: str, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], said: Sequence[Path] = ()) -> None:
-    """`said`: files for standard output and error; without them, where they go already."""
+def become_program(
+    name: str, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], said: Sequence[Path] = ()
+) -> None:
+    """Run one of our programs in this process; `said`: files for standard output and error, else they go where they do already."""
     for stream, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.chdir(cwd)
@@ -135,7 +134,7 @@ def start_program(name: str, *arguments: str, cwd: Path, before: Callable[[], ob
 def _changed_command(name: str, arguments: tuple[str, ...], cwd: Path, before: Callable[[], object] | None) -> None:
     if before is not None:
         before()
-    _command(name, arguments, cwd, os.environ | QUIET)
+    become_program(name, arguments, cwd, os.environ | QUIET)
 
 
 def _logged(function: Callable[..., object], arguments: tuple[Any, ...], log: Path) -> None:

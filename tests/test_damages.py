@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from damage import DAMAGES, FOUND, HARMLESS, Outcome, Step, Trusted, outcomes, report, wrong
 from damages import trusted_folders
-from damages_of_runs import trusted_runs
 
 from errors import UserError
 
@@ -22,8 +21,7 @@ def test_some_damages(trusted: list[Trusted]) -> None:
 
 
 @pytest.mark.long
-def test_two_hundred_damages(trusted: list[Trusted], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trusted = [*trusted, *trusted_runs(tmp_path)]
+def test_two_hundred_damages(trusted: list[Trusted], capsys: pytest.CaptureFixture[str]) -> None:
     found = list(outcomes(trusted, 200, seed=1))
     with capsys.disabled():
         print(f"\n{report(found)}")

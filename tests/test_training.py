@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from corpora.prepare import token_store
 from errors import UserError
 from models.config import OPTConfig
 from models.opening import open_checkpoint
+from train import sweep
 from train.config import BatchConfig, LiveConfig, OptimizerConfig, TrainConfig, ValidationConfig
 from train.folder import last_checkpoint
 from train.keeping import Keeping
 from train.schedule import dropout_seed, learning_rate
+from train.sweep import variant
 from train.training import train
 
 
@@ -96,6 +99,24 @@ def test_a_run_names_code_and_machine_of_each_of_its_starts(
     assert (run / "git.txt").read_text() == "from step 0:\none\nfrom step 2:\ntwo\nfrom step 4:\nthree\n"
     machines = json.loads((run / "environment.json").read_text())
     assert [machine["from_step"] for machine in machines] == [0, 2, 4] and all(machine["packages"] for machine in machines)
+
+
+def test_two_variants_of_a_sweep_do_not_share_a_folder(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the settings that differ may change in a run."""
+    monkeypatch.setattr(sweep, "_of", [])
+    run = partial(train, tiny.training(corpus, tmp_path, steps=1, milestones=[]))
+    monkeypatch.setenv(sweep.SWEEP, "0:1.5")
+    variant("run", 0, None, partial(run, ["threads=1", "seed=0"]))
+    words = (
+        rf"Two variants of this sweep have one folder, {tmp_path}/run: threads=1; and threads=2\. Put into name= what is swept"
+    )
+    with pytest.raises(UserError, match=words):
+        variant("run", 1, None, partial(run, ["threads=2", "seed=0"]))
+    variant("run", 0, None, partial(run, ["threads=1", "seed=0"]))  # a job that its launcher starts again
+    monkeypatch.setenv(sweep.SWEEP, "0:2.5")
+    variant("run", 0, None, partial(run, ["threads=2", "seed=0"]))  # another sweep goes on with it
 
 
 def test_a_finished_run_is_left_alone(corpus: CorpusConfig, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from models.seal import check_seal
 from provenance import environment, git
 from train.config import TrainConfig
 from train.metrics import METRICS, check_lines
+from train.sweep import described
 
 T = TypeVar("T")
 LONGEST_NAME = 110  # letters of a run's name, without its hash; wandb takes 128
@@ -66,7 +67,7 @@ def begin(run: Path, config: TrainConfig, overrides: list[str], store: TokenStor
     machines = _record(run / "environment.json", _list, said) if start else None
     contents: dict[str, bytes | str] = {
         "config.yaml": with_checksum(OmegaConf.to_yaml(OmegaConf.structured(config))),
-        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
+        "overrides.yaml": described(overrides),
         "git.txt": f"{codes or ''}from step {start}:\n{git()}",
         "environment.json": json.dumps([*(machines or []), {"from_step": start} | environment()], indent=2) + "\n",
         "tokenizer.json": store.tokenizer_file.read_bytes(),

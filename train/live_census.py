@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
@@ -24,20 +23,19 @@ from analyze.task import CensusTask
 from checksums import write_object
 from corpora.prepare import finished_store
 from errors import why
-from files import remove_unfinished
 from locks import only_writer
 from models.checkpoint import save_checkpoint
 from models.opening import open_checkpoint
 from tracking import Mirror, WandbConfig
 from train.folder import BegunOtherwise
 from train.live_folder import (
-    PASSING,
     SAMPLE,
     census_name,
     finished,
     forget_after,
     is_finished,
     lacks_census,
+    passing_folder,
     read_sample,
     recorded,
 )
@@ -49,7 +47,6 @@ from train.together import Together
 LEAST_TOKENS = 8192  # of a sample that is chosen by time
 MOST_TOKENS = 1_000_000  # of one, however much time there is
 HEADROOM = 0.85  # of the share that is planned with; the rest is for what takes longer than it did at the trial
-DRAWING = 600.0  # seconds that a census waits for analyze/draw.py out=RUN/live to end
 ENOUGH = 20  # steps that show how fast training is
 Within = Callable[[], AbstractContextManager[None]]
 
@@ -145,7 +142,7 @@ class LiveCensus(L.Callback):
     def _take_the_last(self, module: Training) -> None:
         self.sample, self.began = read_sample(self.out) or {}, time.perf_counter()
         self.plan.start = module.global_step
-        self._tidy(module.global_step)
+        forget_after(self.out, module.global_step)
         self._take_if_due(module, module.global_step)
 
     def _take(self, module: Training, step: int) -> None:
@@ -186,7 +183,7 @@ class LiveCensus(L.Callback):
         """
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            self._tidy(module.global_step)
+            forget_after(self.out, module.global_step)
             self._choose(module, steps)
         except BegunOtherwise:
             raise
@@ -194,11 +191,6 @@ class LiveCensus(L.Callback):
             self.sample = {}
             self._say(f"no live censuses, for the trial of one failed: {why(mistake)} live.spacing=off does without them.")
         return list(self.sample.get("steps", []))
-
-    def _tidy(self, step: int) -> None:
-        with only_writer(self.out, "out=", DRAWING):
-            remove_unfinished(self.out)
-            forget_after(self.out, step)
 
     def _choose(self, module: Training, steps: list[int]) -> None:
         """Tokens and steps: those recorded; else those asked for, or those that a trial says fit the share."""
@@ -234,10 +226,10 @@ class LiveCensus(L.Callback):
 
     def _trial(self, module: Training, once: int, least: int) -> float:
         """Seconds that a census of `least` tokens takes, after one of `once` that loads the kernels' machine code, or makes it."""
-        with TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
+        with passing_folder(self.out) as folder:
             for name, tokens in (("once", once), ("trial", least)):
                 begun = time.perf_counter()
-                self._census(module, tokens, Path(folder) / name)
+                self._census(module, tokens, folder / name)
                 self._spend(name, begun)
         return float(self.sample["seconds"]["trial"])
 
@@ -248,10 +240,10 @@ class LiveCensus(L.Callback):
             torch.cuda.empty_cache()  # what training's peak left there counts as taken where a census plans its room
         settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled"), "split": "validation"}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
-        with only_writer(self.out, "out=", DRAWING), TemporaryDirectory(dir=self.out, prefix=PASSING) as folder:
+        with passing_folder(self.out) as folder:
             tokenizer = finished_store(config.corpus).tokenizer_file  # whole, where the run's copy may be damaged by now
-            save_checkpoint(module.model, Path(folder) / "model", module.state, tokenizer)
-            checkpoint = replace(open_checkpoint(str(Path(folder) / "model")), path=run)
+            save_checkpoint(module.model, folder / "model", module.state, tokenizer)
+            checkpoint = replace(open_checkpoint(str(folder / "model")), path=run)
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())
         return out
 

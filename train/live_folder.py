@@ -2,13 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from checksums import read_object
+from files import remove_unfinished
+from locks import only_writer
 
 SAMPLE = "sample.json"  # tokens and steps of the censuses, and what they took
+DRAWING = 600.0  # seconds that a run waits for analyze/draw.py out=RUN/live to end
 PASSING = ".passing-"  # a folder of this name is no census
 
 
@@ -80,10 +85,19 @@ def _tokens_of_last(live: Path) -> int | None:
     return int(corpus["sequences"] * corpus["context"])
 
 
+@contextmanager
+def passing_folder(live: Path) -> Iterator[Path]:
+    """A folder for what a census needs while it is taken, and nobody draws what is there: who does is waited for, within reason."""
+    with only_writer(live, "out=", DRAWING), TemporaryDirectory(dir=live, prefix=PASSING) as folder:
+        yield Path(folder)
+
+
 def forget_after(live: Path, step: int) -> None:
     """Remove censuses of steps that will be made again, and what a run left that was killed in one."""
-    for folder in live.glob("step_*"):
-        if int(folder.name.removeprefix("step_")) > step:
-            shutil.rmtree(folder)
-    for left in live.glob(f"{PASSING}*"):
-        shutil.rmtree(left)
+    with only_writer(live, "out=", DRAWING):
+        remove_unfinished(live)
+        for folder in live.glob("step_*"):
+            if int(folder.name.removeprefix("step_")) > step:
+                shutil.rmtree(folder)
+        for left in live.glob(f"{PASSING}*"):
+            shutil.rmtree(left)

@@ -5,12 +5,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import OmegaConf
 
 from errors import GOES_ON, UserError
 from signals import BEGUN, WARNINGS, Stopped, one_of_many, received
 
 SWEEP = "NEURON_CENSUS_SWEEP"  # in the environment of the processes that joblib starts: the one that did, and when it began
 
+_of: list[str] = []  # the sweep whose variants this process trains
 _stopped: list[str] = []  # variants of this process, where it trains some of several
 
 
@@ -31,7 +35,7 @@ def variant(name: str, number: int, limit: float | None, train: Callable[[], obj
         UserError: its own, which is said now; the others are trained, and the sweep ends with it.
         Stopped: it was stopped, and with it the sweep. Side by side, the process that began the sweep has the others stop as well.
     """
-    parent = _parent()
+    parent, _of[:] = _parent(), [os.environ.get(SWEEP, "")]
     try:
         if parent:
             with one_of_many(*WARNINGS):
@@ -48,6 +52,32 @@ def variant(name: str, number: int, limit: float | None, train: Callable[[], obj
             print(f"{name}: stopped ({stopped.why}): {GOES_ON}", file=sys.stderr, flush=True)
         _stopped.append(name)
         os.kill(parent, signal.SIGUSR2)  # joblib would kill the others, were this raised
+
+
+def described(overrides: list[str]) -> str:
+    """A run's overrides.yaml; a sweep's begins with whose variant it is."""
+    return "".join(f"# a variant of the sweep {sweep}\n" for sweep in _of if sweep) + OmegaConf.to_yaml(
+        OmegaConf.create(overrides)
+    )
+
+
+def check_variant(run: Path, overrides: list[str]) -> None:
+    """Each variant of a sweep has a folder of its own.
+
+    Raises:
+        UserError: another one of this sweep was trained in this folder.
+    """
+    file, ours = run / "overrides.yaml", described(overrides).splitlines()
+    there = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    if not any(_of) or not there or there[0] != ours[0] or there == ours:
+        return
+    first, second = (
+        ", ".join(line.removeprefix("- ") for line in one if line not in other) for one, other in ((there, ours), (ours, there))
+    )
+    raise UserError(
+        f"Two variants of this sweep have one folder, {run}: {first or 'one without overrides'}; and {second or 'one without'}. "
+        "Put into name= what is swept, such as 'name=lr-${optimizer.learning_rate}', or leave name= out."
+    )
 
 
 def _begin(number: int, limit: float | None, train: Callable[[], object]) -> None:

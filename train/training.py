@@ -32,6 +32,7 @@ from train.plan import Plan
 from train.progress import Bar
 from train.reading import loader, readers_alive
 from train.stopping import Stopping
+from train.sweep import check_variant
 from train.throughput import Throughput
 from train.together import Together
 from train.validation import validation_windows
@@ -70,6 +71,7 @@ def _trained(config: TrainConfig, overrides: list[str], job: int, began: float, 
     begun_with = identity(config, store, str(trainer.precision))
     together = Together(trainer)
     together.told(lambda: held.enter_context(owned(run)))
+    together.told(lambda: check_variant(run, overrides))
     start = together.told(lambda: finished_steps(run, begun_with))
     if start >= config.steps and not together.told(lambda: bool(config.census_steps) and lacks_census(run, start)):
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False, soft_wrap=True)

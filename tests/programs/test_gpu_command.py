@@ -1,6 +1,7 @@
 """`make gpu` on a machine without a GPU: its rehearsal ends with every row, and what fails or takes too long is named."""
 
 import json
+import re
 import runpy
 import sys
 from argparse import ArgumentParser, Namespace
@@ -88,10 +89,10 @@ def test_when_all_is_done_the_command_succeeds(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_one_sentence_names_the_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["gpu.py"])
-    with pytest.raises(SystemExit, match=r"^error: make gpu needs a CUDA GPU .* python scripts/gpu\.py --rehearse .*\.$"):
-        gpu.main()
+def test_without_a_gpu_one_sentence_names_the_rehearsal(tmp_path: Path) -> None:
+    done = program("scripts/gpu.py", cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: make gpu needs a CUDA GPU .* python scripts/gpu\.py --rehearse .*\.\n", done.stderr), done.stderr
 
 
 def test_no_part_may_take_more_than_8_minutes_nor_all_more_than_25(tmp_path: Path) -> None:

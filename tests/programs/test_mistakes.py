@@ -35,6 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hostile[0].write_bytes(pickle.dumps({"weights": print}))
     quantised = tiny.saved(folder / "quantised", tiny.random_model()) / "config.json"
     quantised.write_text(json.dumps(json.loads(quantised.read_text()) | {"quantization_config": {"quant_method": "gptq"}}))
+    (quantised.parent / "training_state.json").unlink()  # other programs write none
     tiny.text_corpus(folder / "text")
     train_bpe((file.read_text() for file in (folder / "text").iterdir()), 300).save(str(folder / "tokenizer.json"))
     save_checkpoint(tiny.random_model(), folder / "wordy", {}, folder / "tokenizer.json")

@@ -8,8 +8,6 @@ import json
 import os
 import random
 import re
-import runpy
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from processes import HERE, SERVER, start_workers_as_alone
+from processes import QUIET, SERVER, become_program
 
 import locks
 from analyze import analysis
@@ -29,7 +27,16 @@ IMPATIENT = 0.2  # seconds instead of locks.PATIENCE: a try is short
 TRIES = 20
 TEXT = ["corpus=files", "corpus.path=../../text", "corpus.vocab_size=300", "corpus.validation_share=0.2"]
 SHAPE = ["model.layers=1", "model.width=16", "model.heads=2", "model.neurons=24", "model.context=16", "batch.tokens=64"]
-STEPS = ["steps=30", "milestones=[10,30]", "checkpoint_every=3", "log_every=1", "device=cpu", "threads=1", "live.tokens=160"]
+STEPS = [
+    "steps=30",
+    "milestones=[30]",
+    "checkpoint_every=3",
+    "log_every=1",
+    "device=cpu",
+    "threads=1",
+    "live.tokens=160",
+    "live.spacing=milestones",
+]
 REFUSED = r"error: \S+ is being written by process {pid} on \S+ since [-\d]+ [:\d]+: wait until it has ended, or choose another {setting}\."
 
 
@@ -81,24 +88,15 @@ KINDS = {
 }
 
 
-def command(arguments: list[str], cwd: Path, said: Path, together: Barrier | None, offset: float, drawn: bool) -> None:
+def in_time(words: list[str], cwd: Path, said: Path, together: Barrier | None, offset: float, drawn: bool) -> None:
     """One of our programs in this process, which came from the server, when the other one is ready too."""
-    stream = os.open(said, os.O_WRONLY | os.O_CREAT)
-    os.dup2(stream, 1)
-    os.dup2(stream, 2)
-    os.chdir(cwd)
-    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled"}
-    start_workers_as_alone()
-    torch.set_num_threads(1)
     locks.PATIENCE = IMPATIENT
     if not drawn:
         vars(analysis)["census_figures"] = lambda *_: {}  # most of a small census' time
-    sys.argv = [str(HERE / arguments[0]), *arguments[1:]]
-    sys.path.insert(0, str(Path(sys.argv[0]).parent))
     if together is not None:
         together.wait(60)
     time.sleep(offset)
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    become_program(words[0], tuple(words[1:]), cwd, os.environ | QUIET, [said, said])
 
 
 def done(kind: Kind, cwd: Path, offsets: tuple[float, ...], drawn: bool) -> list[tuple[int, int, str]]:
@@ -107,7 +105,7 @@ def done(kind: Kind, cwd: Path, offsets: tuple[float, ...], drawn: bool) -> list
     together = SERVER.Barrier(len(offsets)) if len(offsets) > 1 else None
     said = [cwd / f"said-{number}" for number in range(len(offsets))]
     running = [
-        SERVER.Process(target=command, args=(kind.command, cwd, file, together, offset, drawn))
+        SERVER.Process(target=in_time, args=(kind.command, cwd, file, together, offset, drawn))
         for file, offset in zip(said, offsets, strict=True)
     ]
     for process in running:
@@ -127,6 +125,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def last_words(program: tuple[int, int, str]) -> str:
+    """After a line on what the environment decides."""
+    return program[2].splitlines()[-1]
+
+
 @dataclass
 class Happened:
     """How often what came of the second of two."""
@@ -139,7 +142,7 @@ class Happened:
         """Judge two programs, of which one at least has worked."""
         assert one[0] == 0, one
         if other[0]:
-            assert other[0] == 1 and re.fullmatch(REFUSED.format(pid=one[1], setting=kind.setting), other[2].strip()), other
+            assert other[0] == 1 and re.fullmatch(REFUSED.format(pid=one[1], setting=kind.setting), last_words(other)), other
             self.refused += 1
         elif "waiting for process" in one[2] + other[2]:
             self.waited += 1
