@@ -33,7 +33,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     file = folder / STATE
     if not file.is_file():
         if folder.resolve().parent.name == "milestones":
-            raise UserError(f"{folder} lacks {STATE}, which every milestone of ours has; copy the milestone again.")
+            raise UserError(f"{file} is missing, which every milestone of ours has; copy the milestone again.")
         return {}
     state = read_object(file)
     others = entry(state, OTHERS, dict, file) or {}

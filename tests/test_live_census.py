@@ -19,6 +19,7 @@ from test_watch import kept, spoil, stopped
 from analyze.analysis import sequences_for
 from analyze.census import take
 from analyze.task import CensusTask
+from checksums import write_object
 from corpora.config import CorpusConfig
 from device import CUDA
 from errors import UserError
@@ -367,3 +368,23 @@ def test_a_sample_that_is_none_is_damaged(content: str, tmp_path: Path) -> None:
     assert recorded(tmp_path, [1, 2], None, said.append) is None
     assert len(said) == 1 and said[0].endswith("it is set aside, and the sample is chosen anew")
     assert recorded(tmp_path, [1, 2], None, said.append) is None and len(said) == 1
+
+
+def test_a_run_that_was_killed_at_its_very_end_is_finished_by_the_next_start(
+    corpus: CorpusConfig, watched: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After its last census, before or while what changed between them was written."""
+    live = Path(shutil.copytree(watched, tmp_path / "run")) / "live"
+    sample = read_sample(live)
+    assert sample is not None and sample.pop("compared")
+    write_object(live / "sample.json", sample)
+    for table in TABLES:
+        (live / f"{table}.parquet").unlink()
+    (live / ".passing-abc" / "model").mkdir(parents=True)
+    config = tiny.training(corpus, tmp_path, live=LIVE)
+    train(config, [])
+    assert "has finished" not in capfd.readouterr().err and not list(live.glob(".*"))
+    for table in TABLES:
+        assert (live / f"{table}.parquet").read_bytes() == (watched / "live" / f"{table}.parquet").read_bytes()
+    train(config, [])
+    assert "has finished its 6 steps already" in capfd.readouterr().err

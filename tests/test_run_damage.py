@@ -6,16 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import tiny
 import torch
 
+from analyze.comparison import variants
 from corpora.config import CorpusConfig
 from errors import UserError
 from models.opening import open_checkpoint
-from train.config import TrainConfig
+from settings import written_settings
+from train.config import LiveConfig, TrainConfig
 from train.folder import finished_steps, last_checkpoint
+from train.keeping import Keeping
 from train.training import train
 
 
@@ -190,3 +194,36 @@ def test_a_damaged_record_does_not_stop_a_run(
     assert (run / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
     assert (run / "milestones/step_000000003/tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
     assert (run / "config.yaml").read_bytes() != content != (run / "overrides.yaml").read_bytes()
+
+
+def test_a_run_s_tokenizer_that_is_damaged_while_it_lasts_is_written_again(
+    begun: TrainConfig, run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a milestone nor a live census takes the damaged one."""
+    file, good, as_ever = run / "tokenizer.json", (run / "tokenizer.json").read_bytes(), Keeping.on_train_batch_end
+
+    def damaging(self: Keeping, trainer: L.Trainer, *arguments: Any) -> None:
+        if trainer.global_step == 4:
+            file.write_bytes(good.replace(b'"a"', b'"b"'))
+        as_ever(self, trainer, *arguments)
+
+    monkeypatch.setattr(Keeping, "on_train_batch_end", damaging)
+    train(tiny.training(begun.corpus, run.parent, steps=5, milestones=[5], live=LiveConfig(tokens=320, steps=[4])), [])
+    assert f"{file} was damaged, or gone; it is written again" in capfd.readouterr().err
+    for made in (run, run / "milestones" / "step_000000005", run / "live" / "step_000000004", run / "live" / "step_000000005"):
+        assert (made / "tokenizer.json").read_bytes() == good
+
+
+def test_a_changed_digit_in_a_run_s_settings_is_no_other_variant(begun: TrainConfig, run: Path) -> None:
+    file = run / "config.yaml"
+    content = file.read_bytes()
+    settings = written_settings(file)
+    assert settings["seed"] == 0 and b"seed: 0" in content
+    for damage in (content.replace(b"seed: 0", b"seed: 1"), content[:200] + content[201:]):
+        file.write_bytes(damage)
+        with pytest.raises(
+            UserError, match=r"config\.yaml cannot be read as settings \(its checksum is another\); copy it again, or"
+        ):
+            variants({run: []})
+    file.write_bytes(content[: content.rindex(b"#")])
+    assert written_settings(file) == settings, "as an earlier version wrote it"

@@ -32,6 +32,7 @@ from train.folder import BegunOtherwise
 from train.live_folder import (
     SAMPLE,
     census_name,
+    finished,
     forget_after,
     is_finished,
     lacks_census,
@@ -102,7 +103,7 @@ class LiveCensus(L.Callback):
             self.together.told(lambda: self._take_if_due(module, step))
 
     def teardown(self, trainer: L.Trainer, module: Training, stage: str) -> None:  # type: ignore[override]
-        """Write what changed from census to census, and say what it cost; before, take the last census if it alone is lacking."""
+        """Write what changed from census to census, and say what it cost; before, take the last census if it is lacking."""
         if not self.began and self.together.told(lambda: lacks_census(self.out.parent, trainer.global_step)):
             self.together.told(lambda: self._take_the_last(module))
         self._sum_up(trainer)
@@ -124,13 +125,14 @@ class LiveCensus(L.Callback):
                 step for step in missing(self.out, self.sample, trainer.global_step) if not (kept / census_name(step)).is_dir()
             ]:
                 self._say(missed_words(gone))
-            if not (folders := sorted(folder for folder in self.out.glob("step_*") if is_finished(folder, damaged=True))):
+            if not (folders := finished(self.out)):
                 return
             censuses = [open_census(folder) for folder in folders]
             with only_writer(self.out, "out="):
                 write_evolution(censuses, self.out)
             self._spend("evolution", begun)
             trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
+            self.sample["compared"] = [folder.name for folder in folders]
             self._write_sample()
         except Exception as mistake:  # the run is kept, or what stopped it is said
             self._say(f"what changed from census to census is not written: {why(mistake)}")
@@ -155,6 +157,7 @@ class LiveCensus(L.Callback):
     def _take_the_last(self, module: Training) -> None:
         self.sample, self.began = read_sample(self.out) or {}, time.perf_counter()
         self.plan.start = module.global_step
+        forget_after(self.out, module.global_step)
         self._take_if_due(module, module.global_step)
 
     def _take(self, module: Training, step: int) -> None:

@@ -32,14 +32,22 @@ def is_finished(census: Path, damaged: bool = False) -> bool:
         return damaged
 
 
+def finished(live: Path) -> list[Path]:
+    """The censuses that are whole, or were, in order of their steps."""
+    return sorted(folder for folder in live.glob("step_*") if is_finished(folder, damaged=True))
+
+
 def lacks_census(run: Path, step: int) -> bool:
-    """Whether a run was to have a live census of this step, and ended in it."""
+    """Whether a run was to have a live census of this step, and ended in it; or ended before what changed between them was written."""
+    live = run / "live"
     try:
-        sample = read_sample(run / "live")
-        due = set(sample["steps"]) - set(sample.get("left_out", [])) if sample else set()
-        return step in due and not is_finished(run / "live" / census_name(step))
+        sample = read_sample(live)
     except (OSError, ValueError):  # what is damaged is nobody's who has finished
         return False
+    if sample is None:
+        return False
+    due = step in set(sample["steps"]) - set(sample.get("left_out", []))
+    return (due and not is_finished(live / census_name(step))) or sample.get("compared", []) != [f.name for f in finished(live)]
 
 
 def read_sample(live: Path) -> dict[str, Any] | None:
@@ -70,10 +78,10 @@ def recorded(live: Path, steps: list[int], tokens: int | None, say: Callable[[st
 
 
 def _tokens_of_last(live: Path) -> int | None:
-    finished = [folder for folder in sorted(live.glob("step_*")) if is_finished(folder)]
-    if not finished:
+    whole = [folder for folder in sorted(live.glob("step_*")) if is_finished(folder)]
+    if not whole:
         return None
-    corpus = json.loads((finished[-1] / "meta.json").read_text())["corpus"]
+    corpus = json.loads((whole[-1] / "meta.json").read_text())["corpus"]
     return int(corpus["sequences"] * corpus["context"])
 
 

@@ -73,7 +73,7 @@ def _trained(config: TrainConfig, overrides: list[str], job: int, began: float, 
     together.told(lambda: held.enter_context(owned(run)))
     together.told(lambda: check_variant(run, overrides))
     start = together.told(lambda: finished_steps(run, begun_with))
-    if start >= config.steps and not together.told(lambda: start in config.census_steps and lacks_census(run, start)):
+    if start >= config.steps and not together.told(lambda: bool(config.census_steps) and lacks_census(run, start)):
         console.print(f"{run} has finished its {start:,} steps already.", markup=False, highlight=False, soft_wrap=True)
         return run
     for damage in together.told(lambda: begin(run, config, overrides, store, start)):

@@ -1,9 +1,17 @@
 """Programs that die by kill -9 at random moments go on to the same bytes; all fifty moments of each are tests/kills.py."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
+import tiny
 from kills import content, jobs, kill
+from processes import started
+
+from train.config import TrainConfig
+from train.folder import last_checkpoint
+from train.training import train
 
 SECONDS = 150  # that the long proof takes of each program at most
 
@@ -21,6 +29,35 @@ def test_programs_that_are_killed_at_fifty_moments_go_on_to_the_same_bytes(tmp_p
         print(name, found)
         assert found.kills and found.ends and found.differing == 0, (name, found)
         job.hand_on(tmp_path / name, tmp_path)
+
+
+def begin_anew(config: TrainConfig, dies_at: int) -> None:
+    """Train, and die by kill -9 at one of the renames that put a milestone in the place of an older one."""
+    renames, rename = [], Path.rename
+
+    def dying(self: Path, target: Path) -> Path:
+        renames.append(target)
+        if len(renames) == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(self, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", dying)
+        train(config, [])
+
+
+@pytest.mark.parametrize("dies_at", [1, 2])
+def test_a_milestone_whose_place_is_taken_when_the_run_is_killed_is_made_again(dies_at: int, tmp_path: Path) -> None:
+    """A run that is begun anew replaces its milestones: killed before, or between moving the older one aside and taking its place."""
+    config = tiny.training(tiny.text_corpus(tmp_path / "text"), tmp_path, steps=1, milestones=[1])
+    milestone = train(config, []) / "milestones" / "step_000000001"
+    whole = content(milestone)
+    (milestone / "model.safetensors").write_bytes(b"older")
+    last_checkpoint(tmp_path / "run").unlink()
+    killed = started(begin_anew, config, dies_at, log=tmp_path / "said.txt")
+    assert killed.code() == -signal.SIGKILL and milestone.exists() == (dies_at == 1)
+    train(config, [])
+    assert content(milestone) == whole and not list((tmp_path / "run").rglob(".*"))
 
 
 def test_another_byte_is_seen(tmp_path: Path) -> None:
