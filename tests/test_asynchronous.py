@@ -99,7 +99,7 @@ class Place:
         out = self.folder / f"out{next(self.numbers)}"
         config = tiny.analysis(self.folder / "model", self.corpus, out, **({"micro": 4} | way.settings))
         checkpoint = open_checkpoint(config.ckpt)
-        task = CensusTask(checkpoint, sequences_for(checkpoint, config), out, config, device)
+        task = CensusTask(checkpoint, sequences_for(checkpoint, replace(config, residuals="auto")), out, config, device)
         made = analyze.census.made_plan
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(analyze.census, "made_plan", lambda *arguments: replace(made(*arguments), **way.planned))
