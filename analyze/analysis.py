@@ -120,7 +120,7 @@ def draw(out: Path, null: Census | None = None) -> tuple[Census, list[Path]]:
     check_shapes(census.meta, null)
     figures = census_figures(census, null)
     files = write_figures(figures, out / "figures")
-    write_whole(out / "report.html", census_page(census, figures))
+    write_whole(out / "report.html", census_page(census, figures, null is not None))
     return census, files
 
 
@@ -188,7 +188,7 @@ def read_words(sequences: Sequences, config: AnalyzeConfig) -> str:
         return ""
     why = f", {WHY[read.split]}" if config.split == "auto" and read.split in WHY else ""
     said = f"corpus={config.corpus.name}: {n * context:,} tokens of {PARTS[read.split]}{why}"
-    more = f"; split=all has {read.everywhere * context:,}" if read.everywhere > read.available else ""
+    more = f"; split=all has {read.everywhere * context:,}" if config.split == "auto" and read.everywhere > read.available else ""
     return f"{said}." if n == asked else f"{said}: it has no more{more}."
 
 

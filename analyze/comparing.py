@@ -13,6 +13,7 @@ from analyze.figures import comparison_figures, write_figures
 from analyze.figures_of_comparison import variants_by_layer, variants_over_training
 from analyze.findings_of_comparison import variant_findings
 from analyze.folder import Census, open_census
+from analyze.onset import every_census
 from analyze.report import comparison_page
 from analyze.writing import write_table
 from errors import UserError
@@ -54,11 +55,13 @@ def compare_variants(found: Sequence[Variant], out: Path) -> tuple[dict[str, Cap
     out.mkdir(parents=True, exist_ok=True)
     write_table(out / "variants.parquet", spread)
     write_table(out / "differences.parquet", differences(found, spread))
-    write_table(out / "onsets.parquet", onsets(found, values, "positional"))
+    live_too = [Variant(variant.name, [every_census(run) for run in variant.runs]) for variant in found]
+    first = onsets(live_too, measured(live_too), "positional")
+    write_table(out / "onsets.parquet", first)
     figures = {"variants_by_layer": variants_by_layer(found, spread)}
     if any(len(run) > 1 for variant in found for run in variant.runs):
         figures["variants_over_training"] = variants_over_training(found, spread)
-    return figures, variant_findings(found, values, spread)
+    return figures, variant_findings(found, first, spread)
 
 
 def censuses_in(run: Path) -> list[Census]:

@@ -129,13 +129,20 @@ def comparable(variant: Variant, spread: pl.DataFrame) -> pl.DataFrame:
 
 
 def onsets(found: Sequence[Variant], values: pl.DataFrame, quantity: str) -> pl.DataFrame:
-    """The step from which on a layer always has such neurons: variant, run, layer, step; null for a layer that has none at the end."""
+    """Between which censuses a layer comes to have such neurons in all later ones: variant, run, layer, after, step, later.
+
+    `after` is the last census without any, null where there is none; `step` the next one; `later` how many there are beyond it.
+    All three are null for a layer that has none at the end.
+    """
     rows = values.filter((pl.col("quantity") == quantity) & pl.col("layer").is_not_null()).sort("step")
-    without = pl.col("step").filter(pl.col("value") == 0).max()
-    with_some = pl.col("step").filter((pl.col("value") > 0) & (pl.col("step") > without.fill_null(-1))).min()
+    after = pl.col("step").filter(pl.col("value") == 0).max()
+    with_some = (pl.col("value") > 0) & (pl.col("step") > after.fill_null(-1))
+    step, later = pl.col("step").filter(with_some).min(), with_some.sum().cast(pl.Int64) - 1
     order = pl.Enum([variant.name for variant in found])
-    first = rows.group_by("variant", "run", "layer").agg(with_some.alias("step"))
-    return first.sort(pl.col("variant").cast(order), "run", "layer")
+    first = rows.group_by("variant", "run", "layer").agg(after.alias("after"), step.alias("step"), later.alias("later"))
+    ends_without = pl.col("step").is_null()
+    none = [pl.when(ends_without).then(None).otherwise(pl.col(name)).alias(name) for name in ("after", "later")]
+    return first.with_columns(none).sort(pl.col("variant").cast(order), "run", "layer")
 
 
 def differences(found: Sequence[Variant], spread: pl.DataFrame) -> pl.DataFrame:

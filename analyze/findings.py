@@ -9,24 +9,28 @@ import polars as pl
 from analyze.drawing import steps
 from analyze.findings_of_positions import between_domains, first_positions, teams, too_few_sequences
 from analyze.folder import Census
+from analyze.onset import appearance, every_census
 from analyze.palette import POSITION_TYPES, POSITION_WORDS
 
+MANY = 0.25  # share of positional neurons from which on a model that knows nothing may have as many
 
-def census_findings(census: Census) -> list[str]:
-    """What one model's neurons are for: dead, token detectors, positional."""
+
+def census_findings(census: Census, beside: bool = False) -> list[str]:
+    """What one model's neurons are for: dead, token detectors, positional; `beside`: an untrained model of its shape is drawn too."""
     found = [_dead(census), _frequency(census), *_detectors(census), *_suppression(census), *_positional(census)]
+    found += [] if beside else _without_training(census)
     return [*found, *between_domains(census), *teams(census), *first_positions(census), *too_few_sequences(census)]
 
 
 def run_findings(milestones: Sequence[Census]) -> list[str]:
-    """What changed between the first milestone and the last, and when each kind first appeared."""
-    first, last = milestones[0], milestones[-1]
+    """What changed between the first milestone and the last; and when each kind first appeared, by live censuses too."""
+    first, last, every = milestones[0], milestones[-1], every_census(milestones)
     found = [
         f"From {steps(first.step)} to {steps(last.step)}: dead neurons {dead(first):,} → {dead(last):,}, token detectors "
         f"{detectors(first):,} → {detectors(last):,}, positional neurons {positional(first):,} → {positional(last):,}, "
         f"of {last.neurons.height:,}."
     ]
-    return [*found, _first(milestones, "positional neuron", positional), _first(milestones, "oscillatory neuron", oscillatory)]
+    return [*found, _first(every, "positional neuron", positional), _first(every, "oscillatory neuron", oscillatory)]
 
 
 def comparison_findings(runs: Mapping[str, Sequence[Census]]) -> list[str]:
@@ -39,7 +43,8 @@ def comparison_findings(runs: Mapping[str, Sequence[Census]]) -> list[str]:
         _each("Dead neurons", last, lambda census: _of(dead(census), census.neurons.height)),
         _each("Token detectors", last, lambda census: f"{detectors(census):,}, of {_tokens(census):,} distinct tokens"),
     ]
-    found += [f"{name}: {_lower(_first(run, 'oscillatory neuron', oscillatory))}" for name, run in runs.items() if len(run) > 1]
+    several = {name: every_census(run) for name, run in runs.items() if len(run) > 1}
+    found += [f"{name}: {_lower(_first(run, 'oscillatory neuron', oscillatory))}" for name, run in several.items()]
     return [*_without_positions(last), *found]
 
 
@@ -155,6 +160,20 @@ def _positional(census: Census) -> list[str]:
     return found
 
 
+def _without_training(census: Census) -> list[str]:
+    """Where many neurons are positional: that an untrained model may have as many, and how to see it."""
+    if census.step == 0 and positional(census):
+        return [
+            "This model is not trained: its positional neurons are those of chance, which a trained one has to be held against."
+        ]
+    if positional(census) <= MANY * census.neurons.height:
+        return []
+    return [
+        "An untrained model of this shape may have as many positional neurons: scripts/untrained.py makes one, and with null=CENSUS its "
+        "census is drawn beside this one."
+    ]
+
+
 def _kinds(census: Census) -> str:
     return ", ".join(f"{POSITION_WORDS[kind]} {_with_strong(census, kind)}" for kind in POSITION_TYPES)
 
@@ -177,11 +196,8 @@ def _each(what: str, last: Mapping[str, Census], words: Callable[[Census], str])
     return f"{what}: " + "; ".join(f"{name} {words(census)}" for name, census in last.items()) + "."
 
 
-def _first(milestones: Sequence[Census], what: str, count: Callable[[Census], int]) -> str:
-    for census in milestones:
-        if count(census):
-            return f"The first milestone with {what}s is {steps(census.step)} ({count(census):,})."
-    return f"No milestone up to {steps(milestones[-1].step)} has any {what}."
+def _first(censuses: Sequence[Census], what: str, count: Callable[[Census], int]) -> str:
+    return appearance([(census.step, count(census)) for census in censuses], what)
 
 
 def _lower(sentence: str) -> str:

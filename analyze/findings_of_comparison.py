@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from analyze.comparison import QUANTITIES, Variant, comparable, differences, onsets
+from analyze.comparison import QUANTITIES, Variant, comparable, differences
 
 WORDS = {
     "dead": "dead neurons",
@@ -14,9 +14,8 @@ WORDS = {
 }
 
 
-def variant_findings(found: Sequence[Variant], values: pl.DataFrame, spread: pl.DataFrame) -> list[str]:
-    """For every variant, then for every two."""
-    first = onsets(found, values, "positional")
+def variant_findings(found: Sequence[Variant], first: pl.DataFrame, spread: pl.DataFrame) -> list[str]:
+    """For every variant, then for every two; `first` are the `onsets` of their positional neurons."""
     sentences = [_positional(variant, spread, first) for variant in found]
     sentences += [_found(variant, spread, "dead") for variant in found]
     sentences += [_found(variant, spread, "token_detectors") for variant in found]
@@ -26,12 +25,27 @@ def variant_findings(found: Sequence[Variant], values: pl.DataFrame, spread: pl.
 def _positional(variant: Variant, spread: pl.DataFrame, first: pl.DataFrame) -> str:
     said = _found(variant, spread, "positional")
     here = first.filter((pl.col("variant") == variant.name) & pl.col("step").is_not_null())
-    when = []
-    for (layer,), part in here.group_by("layer", maintain_order=True):
-        steps, runs = part["step"].to_list(), len(variant.runs)
-        span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
-        when.append((layer, f"layer {layer} from step {span}" + (f" in {len(steps)} of {runs}" if len(steps) < runs else "")))
-    return f"{said[:-1]}; they are there to stay in {', '.join(words for _, words in sorted(when))}." if when else said
+    begun_with, lasting = pl.col("after").is_null() & (pl.col("later") > 0), pl.col("later") > 0
+    parts = {
+        "appear, and every later census has some, in": _layers(variant, here.filter(lasting & ~begun_with)),
+        "are in every census of": _layers(variant, here.filter(begun_with)),
+        "are in the last census, and in none before it, of": _layers(
+            variant, here.filter(~lasting & pl.col("after").is_not_null())
+        ),
+    }
+    when = "; ".join(f"they {words} {layers}" for words, layers in parts.items() if layers)
+    return f"{said[:-1]}; {when}." if when else said
+
+
+def _layers(variant: Variant, here: pl.DataFrame) -> str:
+    """ "layer 0 between steps 1,000 and 2,000 in 1 of 2, layer 3 between steps 10 and 20"; the widest over seeds."""
+    said = []
+    for (layer,), part in here.sort("layer").group_by("layer", maintain_order=True):
+        after, step = min(part["after"].to_list(), key=lambda step: -1 if step is None else step), max(part["step"].to_list())
+        lasting = after is not None and any(part["later"].to_list())
+        of = f" in {part.height} of {len(variant.runs)}" if part.height < len(variant.runs) else ""
+        said.append(f"layer {layer}{f' between steps {after:,} and {step:,}' if lasting else ''}{of}")
+    return ", ".join(said)
 
 
 def _found(variant: Variant, spread: pl.DataFrame, quantity: str) -> str:

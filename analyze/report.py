@@ -28,9 +28,12 @@ WHERE = {
 Figures = Mapping[str, Captioned]
 
 
-def census_page(census: Census, figures: Figures) -> str:
-    """The page of one model: findings, its `census_figures`, every neuron, layers, and what to trust it by."""
-    body = _section("Findings", _list(census_findings(census))) + _section("Figures", _drawn(figures))
+def census_page(census: Census, figures: Figures, beside: bool = False) -> str:
+    """The page of one model: findings, its `census_figures`, every neuron, layers, and what to trust it by.
+
+    `beside`: the figures have an untrained model too.
+    """
+    body = _section("Findings", _list(census_findings(census, beside))) + _section("Figures", _drawn(figures))
     return _page(census.title, summary(census), body + _neurons(census) + layers([census]) + source([census]), census.thresholds)
 
 
@@ -45,7 +48,7 @@ def run_page(milestones: Sequence[Census], over_training: Figures, of_last: Figu
         _list(uneven(milestones) + run_findings(milestones)) + milestones_table(milestones, folder) + at_last_step(milestones)
     )
     body = _section("Over training", training + _drawn(over_training, links=False))
-    body += _section(f"At {steps(last.step)}", _list(census_findings(last)) + _drawn(of_last))
+    body += _section(f"At {steps(last.step)}", _list(census_findings(last, milestones[0].step == 0)) + _drawn(of_last))
     body += _neurons(last) + step_blocks(milestones, over_training)
     return _page(last.run, summary(last), body + layers([last]) + source([last]), last.thresholds, slider(milestones))
 

@@ -51,6 +51,8 @@ def what_is_there(folder: Path) -> str:
             f"it is an adapter (LoRA) for {base or 'a model that it does not name'}; merge it into that model first, with "
             "merge_and_unload() of peft, and give the folder that save_pretrained writes."
         )
+    if {"model.safetensors", "pytorch_model.bin"} & set(names):
+        return "its weights are there; copy what is missing again, from where they come."
     for sign, said in SIGNS.items():
         if any(re.fullmatch(sign, name) for name in names):
             return said

@@ -11,6 +11,7 @@ from models.pickled import ZIP
 
 MARK = b"xxh3 "
 LENGTH = len(MARK) + 2 * xxh3_128().digest_size  # of the comment: mark and hexadecimal digits
+TAIL = 1 << 16  # bytes at the end of a file that it is looked for in
 CHUNK = 1 << 22  # bytes read at a time
 
 
@@ -45,10 +46,10 @@ def _damage(file: Path) -> str:
     size = file.stat().st_size
     with file.open("rb") as archive:
         begin = archive.read(len(ZIP))
-        archive.seek(max(0, size - LENGTH))
-        comment = archive.read()
-    if MARK in comment:
-        return "" if comment == MARK + _checksum(file, size - LENGTH) else "its checksum is another"
+        archive.seek(max(0, size - TAIL))
+        end = archive.read()
+    if MARK in end:  # also where more bytes follow it
+        return "" if end[-LENGTH:] == MARK + _checksum(file, size - LENGTH) else "its checksum is another"
     return _damaged_entry(file) if begin == ZIP else ""
 
 

@@ -125,17 +125,17 @@ def _outcome(one: Trusted, step: Step, file: Path, whole: Numbers) -> str:
     try:
         return HARMLESS if step(one.folder) == whole else "OTHER NUMBERS"
     except UserError as mistake:
-        return FOUND if _named(one.folder, file, str(mistake)) else f"NOT NAMED: {mistake}"
+        return FOUND if _named(file, str(mistake)) else f"NOT NAMED: {mistake}"
     except BaseException as mistake:
         if isinstance(mistake, KeyboardInterrupt):
             raise
         return f"TRACEBACK: {type(mistake).__name__}: {mistake}"
 
 
-def _named(folder: Path, file: Path, sentence: str) -> bool:
-    """Whether it names the file; what describes a whole folder may be named as that folder."""
-    describes = file.name in ("manifest.json", "meta.json")
-    return str(file) in sentence or (describes and str(file.parent) in sentence)
+def _named(file: Path, sentence: str) -> bool:
+    """Whether it names the file, or its folder and the file; a store's manifest may be named as the store."""
+    is_named = file.name in sentence or file.name == "manifest.json"
+    return str(file) in sentence or (is_named and str(file.parent) in sentence)
 
 
 def report(found: Sequence[Outcome]) -> str:

@@ -56,11 +56,11 @@ def test_mean_and_spread_over_seeds(found: list[Variant]) -> None:
 def test_from_which_step_a_layer_has_them_for_good(found: list[Variant]) -> None:
     first = onsets(found, measured(found), "positional")
     assert first.rows() == [
-        ("a", 0, 0, None),
-        ("a", 0, 1, 0),
-        ("a", 1, 0, 20),
-        ("a", 1, 1, 20),
-        *(("b", r, n, None) for r in (0, 1) for n in (0, 1)),
+        ("a", 0, 0, None, None, None),
+        ("a", 0, 1, None, 0, 2),
+        ("a", 1, 0, 10, 20, 0),
+        ("a", 1, 1, 10, 20, 0),
+        *(("b", r, n, None, None, None) for r in (0, 1) for n in (0, 1)),
     ]
 
 
@@ -77,10 +77,11 @@ def test_differences_have_their_error(found: list[Variant]) -> None:
 
 def test_sentences_answer_which_where_from_when(found: list[Variant]) -> None:
     values = measured(found)
-    told = variant_findings(found, values, over_seeds(values))
+    told = variant_findings(found, onsets(found, values, "positional"), over_seeds(values))
     assert told[0] == (
         "a, 2 seeds, step 20: 4.0 ± 1.4 positional neurons of 20; layer 0 0.5 ± 0.7, layer 1 3.5 ± 0.7; "
-        "they are there to stay in layer 0 from step 20 in 1 of 2, layer 1 from step 0 to 20."
+        "they are in every census of layer 1 in 1 of 2; they are in the last census, and in none before it, of layer 0 in 1 of 2, "
+        "layer 1 in 1 of 2."
     )
     assert told[1] == "b, 2 seeds, step 20: no positional neurons in any layer of any seed."
     assert told[2] == "a, 2 seeds, step 20: 3.0 ± 1.4 dead neurons of 20; layer 0 3.0 ± 1.4."
@@ -93,7 +94,7 @@ def test_numbers_are_of_the_last_step_that_all_seeds_have(found: list[Variant]) 
     cut_short = [Variant("a", [found[0].runs[0], found[0].runs[1][:2]]), found[1]]
     values = measured(cut_short)
     spread = over_seeds(values)
-    told = variant_findings(cut_short, values, spread)
+    told = variant_findings(cut_short, onsets(cut_short, values, "positional"), spread)
     assert told[0].startswith("a, 2 seeds, step 10: 1.0 ± 1.4 positional neurons of 20;")
     assert set(differences(cut_short, spread)["step"]) == {10}
     figure, caption = variants_by_layer(cut_short, spread)
@@ -102,7 +103,9 @@ def test_numbers_are_of_the_last_step_that_all_seeds_have(found: list[Variant]) 
     assert np.asarray(lines[0].get_xdata()).tolist() == [0, 10]
     nowhere = [Variant("a", [found[0].runs[0][:1], found[0].runs[1][1:2]])]
     values = measured(nowhere)
-    assert variant_findings(nowhere, values, over_seeds(values))[0].startswith("a, 1 of 2 seeds, step 10: no positional neurons")
+    assert variant_findings(nowhere, onsets(nowhere, values, "positional"), over_seeds(values))[0].startswith(
+        "a, 1 of 2 seeds, step 10: no positional neurons"
+    )
 
 
 @pytest.fixture

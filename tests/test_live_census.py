@@ -28,6 +28,7 @@ from train.config import LiveConfig
 from train.folder import last_checkpoint
 from train.live_census import LiveCensus, affordable
 from train.live_folder import read_sample, recorded
+from train.live_words import chosen_words
 from train.module import Training
 from train.training import train
 
@@ -248,6 +249,46 @@ def test_a_trial_that_fails_stops_nothing_and_is_made_again(
     assert "the trial of one failed: a GPU is full. live.spacing=off does without them" in capfd.readouterr().err
     train(tiny.training(corpus, tmp_path, steps=6, milestones=[3], live=LiveConfig(share=1e-9)), [])
     assert json.loads((run / "live" / "sample.json").read_text())["steps"] == []
+
+
+def test_a_census_that_was_missed_is_taken_of_its_milestone_and_one_without_is_named(
+    corpus: CorpusConfig, tmp_path: Path, watched: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The disk is full at steps 1 and 3; step 3 is a milestone, and its census has the bytes of one that was not missed."""
+    failed: set[str] = set()
+
+    def sometimes(task: CensusTask, *arguments: Any) -> None:
+        if task.out.name in ("step_000000001", "step_000000003") and task.out.name not in failed:
+            failed.add(task.out.name)
+            raise UserError("the disk is full.")
+        take(task, *arguments)
+
+    monkeypatch.setattr("train.live_census.take", sometimes)
+    live = LiveConfig("milestones", steps=[1, 4], tokens=800)
+    run = train(tiny.training(corpus, tmp_path, steps=4, milestones=[3], live=live), [])
+    said = capfd.readouterr().err
+    assert (
+        "no live census at step 3: the disk is full." in said
+        and "at step 3, which was missing, is taken of its milestone" in said
+    )
+    assert "no live census at steps 1: no weights are kept of them" in said and "2 live censuses of" in said
+    ours, theirs = (sorted((folder / "live" / "step_000000003" / "layers").iterdir()) for folder in (run, watched))
+    assert ours and [file.read_bytes() for file in ours] == [file.read_bytes() for file in theirs]
+
+
+def test_what_is_said_is_what_is_read_and_what_can_be_had(
+    corpus: CorpusConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    live = LiveConfig("milestones", steps=[1], tokens=10**9)
+    run = train(tiny.training(corpus, tmp_path, steps=1, milestones=[], live=live), [])
+    meta = json.loads((run / "live" / "step_000000001" / "meta.json").read_text())["corpus"]
+    assert f"1 live censuses of {meta['sequences'] * meta['context']:,} tokens took" in capfd.readouterr().err
+    assert chosen_words(8192, [1], 9, 0.02, 10.0, 0.3, 0.312) == (
+        "live censuses of 8,192 tokens at 1 of 9 steps, in 2 % of 10 s: steps 1; one takes 0.30 s: live.share=0.32 takes all, "
+        "and so does live.tokens=8192, whatever the time"
+    )
+    assert "all are taken by live.tokens=8192" in chosen_words(8192, [], 9, 0.02, 10.0, 3.0, 3.12)
+    assert chosen_words(8192, [1], 1, 0.02, 10.0, 0.3, 0.01).endswith("steps 1")
 
 
 def test_another_sample_is_refused(corpus: CorpusConfig, tmp_path: Path) -> None:

@@ -288,8 +288,8 @@ def test_a_domain_that_was_not_read_is_not_named_among_those_compared(census: Ce
 
 
 def test_findings_of_runs_say_when_and_in_which(runs: dict[str, list[Census]]) -> None:
-    assert any("first milestone with oscillatory neurons is step 100" in found for found in run_findings(runs["baseline"]))
-    assert "No milestone up to step 1,000 has any oscillatory neuron." in run_findings(runs["nopos"])
+    assert any("oscillatory neurons appear between step 0 and step 100 (" in found for found in run_findings(runs["baseline"]))
+    assert "No census up to step 1,000 has any oscillatory neuron." in run_findings(runs["nopos"])
     found = comparison_findings(runs)
     assert found[0].startswith("nopos, a model without positional encoding, has 8 positional neurons, none of them oscillatory")
 

@@ -52,7 +52,7 @@ def test_a_flipped_bit_anywhere_in_last_ckpt_is_found_before_the_run_goes_on(run
     assert (
         torch.load(file, weights_only=True)["global_step"] == torch.load(file, weights_only=True, mmap=True)["global_step"] == 2
     )
-    for damage in [*flips(content, rng, 25), content[: len(content) // 2], content[:-1], b""]:
+    for damage in [*flips(content, rng, 25), content[: len(content) // 2], content[:-1], content + b"more", b""]:
         file.write_bytes(damage)
         with pytest.raises(UserError, match=rf"{file} .*remove it, and the same command begins the run anew.*step_000000002\."):
             finished_steps(run, {})
@@ -132,8 +132,11 @@ def test_damage_to_any_file_of_a_milestone_is_named_before_a_census_reads_it(run
                 _ = open_checkpoint(str(folder)).sha256
             assert str(file) in str(said.value) and "again" in str(said.value)
         file.unlink()
-        with pytest.raises(UserError, match=str(folder)):
+        with pytest.raises(UserError, match=str(folder)) as said:
             open_checkpoint(str(folder))
+        assert file.name != "config.json" or "has no config.json: its weights are there; copy what is missing again" in str(
+            said.value
+        )
         file.write_bytes(content)
     assert open_checkpoint(str(folder)).sha256 == good
 

@@ -106,7 +106,7 @@ def test_what_an_untrained_model_leaves_out_is_said(script: Any, tmp_path: Path,
 @pytest.mark.parametrize(
     ("meta", "said"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "is damaged"),
         (json.dumps({"format": 7}), "of format 7"),
         (json.dumps({"format": 2}), "no finished census"),
         (json.dumps({"identity": [], "corpus": {}}), "identity=.* is no object"),

@@ -34,6 +34,7 @@ from train.launching import launched
 from train.module import Training
 from train.order import Steps, TrainingOrder
 from train.progress import Bar
+from train.swept import noted
 from train.training import train
 
 
@@ -329,6 +330,20 @@ def test_a_folder_is_named_by_its_overrides() -> None:
     paths = ["/a b/*.txt", "/a+b/*.txt", "/a b/?.txt", "/a/b", "/a+b", "-a-b", "x" * 200, "x" * 201]
     names = [run_name(f"corpus.path_{path}") for path in paths]
     assert len(set(names)) == len(paths) and all(re.fullmatch(r"[\w.+-]{1,140}", name) for name in names)
+
+
+def test_a_name_that_is_cut_begins_with_what_is_swept() -> None:
+    long = f"a_1-corpus.path_{'x' * 120}-model_b/c-seed_7"
+    assert run_name(long, ["seed=7", "model=b/c"]).startswith("seed_7-model_b+c-a_1-corpus.path_xxx")
+    assert len({run_name(long, ["seed=7"]), run_name(long.replace("_7", "_8"), ["seed=8"])}) == 2
+    assert run_name("a_1-seed_7", ["seed=7"]) == "a_1-seed_7", "a short one stays"
+
+
+def test_what_is_swept_is_noted_for_the_jobs() -> None:
+    arguments = ["-m", "steps=3", "seed=1,2", "model=choice(a,b)", "live.steps=[1,2]"]
+    assert noted(arguments) == [*arguments, "+hydra.job.env_set.NEURON_CENSUS_SWEPT='seed model'"]
+    for other in (arguments[1:], ["-m", "steps=3"], ["-m", "a=b=c,d"]):
+        assert noted(other) == other
 
 
 def of_a_store(config: CorpusConfig) -> set[str]:

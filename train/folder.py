@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -102,16 +102,22 @@ def _list(content: bytes) -> list[Any]:
     return found
 
 
-def run_name(overrides: str) -> str:
+def run_name(overrides: str, swept: Sequence[str] = ()) -> str:
     """A folder's name from a run's overrides, as hydra writes them out; without any, baseline.
 
     A slash becomes a plus. What a path or another command would trip over is a dash, and a hash at the end says what it was, as it
-    does where a name is cut: other overrides are another folder.
+    does where a name is cut: other overrides are another folder. A name that is cut begins with what is `swept`.
     """
     words = overrides.replace("/", "+") or "baseline"
-    name = re.sub(r"[^\w.+-]+", "-", words).strip("-.")[:LONGEST_NAME]
-    if name == words and "+" not in overrides:
+    name = re.sub(r"[^\w.+-]+", "-", words).strip("-.")
+    if name == words and "+" not in overrides and len(name) <= LONGEST_NAME:
         return name
+    if len(name) > LONGEST_NAME:
+        first = [re.sub(r"[^\w.+-]+", "-", setting.replace("=", "_", 1).replace("/", "+")) for setting in swept]
+        first = [setting for setting in first if setting in name]
+        for setting in first:
+            name = name.replace(setting, "", 1)
+        name = re.sub("-+", "-", "-".join([*first, name])).strip("-.")[:LONGEST_NAME]
     return f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -22,6 +22,7 @@ from analyze.ranks import Ranks
 from analyze.task import CensusTask
 from checksums import write_object
 from corpora.prepare import finished_store
+from corpora.tokenizer import bos_id, open_tokenizer
 from errors import why
 from locks import only_writer
 from models.checkpoint import save_checkpoint
@@ -35,10 +36,12 @@ from train.live_folder import (
     forget_after,
     is_finished,
     lacks_census,
+    missing,
     passing_folder,
     read_sample,
     recorded,
 )
+from train.live_words import chosen_words, missed_words
 from train.module import Training
 from train.plan import Plan
 from train.stopping import GaveWay
@@ -78,6 +81,7 @@ class LiveCensus(L.Callback):
         self.giving_way = giving_way
         self.together, self.due = together, list[int]()  # the steps of censuses, for all ranks
         self.sample: dict[str, Any] = {}  # tokens, steps, and what the censuses took, in seconds; kept in sample.json
+        self.available = MOST_TOKENS  # of the text kept from training, once a trial has read it
         self.began = 0.0  # when training did, after the first census; 0: not yet
 
     def on_train_start(self, trainer: L.Trainer, module: Training) -> None:  # type: ignore[override]
@@ -112,11 +116,20 @@ class LiveCensus(L.Callback):
         begun = time.perf_counter()
         if not (trainer.is_global_zero and self.began and self.sample):
             return
+        module = cast(Training, trainer.lightning_module)
+        if trainer.global_step >= module.config.steps:
+            self._made_good(module, trainer.global_step)
         try:
+            kept = self.out.parent / "milestones"
+            if gone := [
+                step for step in missing(self.out, self.sample, trainer.global_step) if not (kept / census_name(step)).is_dir()
+            ]:
+                self._say(missed_words(gone))
             if not (folders := finished(self.out)):
                 return
+            censuses = [open_census(folder) for folder in folders]
             with only_writer(self.out, "out="):
-                write_evolution([open_census(folder) for folder in folders], self.out)
+                write_evolution(censuses, self.out)
             self._spend("evolution", begun)
             trained = self.sample["trained"] = round(self.sample["trained"] + time.perf_counter() - self.began, 3)
             self.sample["compared"] = [folder.name for folder in folders]
@@ -125,8 +138,9 @@ class LiveCensus(L.Callback):
             self._say(f"what changed from census to census is not written: {why(mistake)}")
             return
         once = f"; {self.sample['seconds']['once']:.1f} s more to load machine code" if "once" in self.sample["seconds"] else ""
+        read = max(census.meta["corpus"]["sequences"] * census.meta["corpus"]["context"] for census in censuses)
         self._say(
-            f"{len(folders)} live censuses of {self.sample['tokens']:,} tokens took {self._spent():.1f} s, "
+            f"{len(folders)} live censuses of {read:,} tokens took {self._spent():.1f} s, "
             f"{100 * self._spent() / trained:.1f} % of {trained:.0f} s of training{once}  ->  {self.out}"
         )
 
@@ -134,6 +148,7 @@ class LiveCensus(L.Callback):
         try:
             with self.giving_way():
                 self._take(module, step)
+                self._make_good(module, step)
         except GaveWay:
             self._say(f"the live census at step {step:,} is left to the next start")
         except Exception as mistake:  # training goes on
@@ -165,6 +180,26 @@ class LiveCensus(L.Callback):
     def _write_sample(self) -> None:
         write_object(self.out / SAMPLE, self.sample)
 
+    def _make_good(self, module: Training, before: int) -> None:
+        """Take the censuses of earlier steps that are missing, a disk having been full, where a milestone has kept the weights."""
+        for step in missing(self.out, self.sample, before):
+            milestone, begun = self.out.parent / "milestones" / census_name(step), time.perf_counter()
+            if milestone.is_dir():
+                with _untouched(module):
+                    out = self._census(module, self.sample["tokens"], self.out / census_name(step), milestone)
+                    mirror_census(self.mirror, open_census(out), "live")
+                self._spend(str(step), begun)
+                self._say(f"the live census at step {step:,}, which was missing, is taken of its milestone")
+
+    def _made_good(self, module: Training, before: int) -> None:
+        try:
+            with self.giving_way():
+                self._make_good(module, before)
+        except GaveWay:
+            self._say("live censuses that are missing are left to the next start")
+        except Exception as mistake:  # training goes on
+            self._say(f"live censuses that are missing cannot be taken of their milestones: {why(mistake)}")
+
     def _too_dear(self, module: Training, step: int) -> bool:
         """Whether one more census takes the whole past the share, at the speed that training has shown."""
         if module.config.live.tokens is not None or 0 < step == self.plan.start:  # chosen before the run ended in it
@@ -185,6 +220,7 @@ class LiveCensus(L.Callback):
             self.out.mkdir(parents=True, exist_ok=True)
             forget_after(self.out, module.global_step)
             self._choose(module, steps)
+            self._made_good(module, module.global_step)
         except BegunOtherwise:
             raise
         except Exception as mistake:  # training goes on
@@ -216,34 +252,34 @@ class LiveCensus(L.Callback):
         of_least = self._trial(module, context, least)
         seconds = HEADROOM * live.share * self.plan.seconds - of_least
         self.sample["tokens"], self.sample["steps"] = affordable(steps, seconds, of_least, least)
-        chosen = self.sample["steps"]
-        listed = f"steps {', '.join(f'{step:,}' for step in chosen)}" if chosen else "none"
-        self._say(
-            f"live censuses of {self.sample['tokens']:,} tokens at {len(chosen)} of {len(steps)} steps, in {100 * live.share:g} % of "
-            f"{self.plan.seconds:.0f} s: {listed}"
-            + ("" if chosen else f"; one takes {of_least:.2f} s (a larger live.share, or live.tokens)")
-        )
+        self.sample["tokens"] = min(self.sample["tokens"], self.available)
+        needed = of_least * (len(steps) + 1) / HEADROOM / max(self.plan.seconds, 1e-9)
+        chosen, tokens = self.sample["steps"], self.sample["tokens"]
+        self._say(chosen_words(tokens, chosen, len(steps), live.share, self.plan.seconds, of_least, needed))
 
     def _trial(self, module: Training, once: int, least: int) -> float:
         """Seconds that a census of `least` tokens takes, after one of `once` that loads the kernels' machine code, or makes it."""
         with passing_folder(self.out) as folder:
             for name, tokens in (("once", once), ("trial", least)):
                 begun = time.perf_counter()
-                self._census(module, tokens, folder / name)
+                corpus = open_census(self._census(module, tokens, folder / name)).meta["corpus"]
                 self._spend(name, begun)
+            self.available = corpus["read"]["available"] * corpus["context"]
         return float(self.sample["seconds"]["trial"])
 
-    def _census(self, module: Training, tokens: int, out: Path) -> Path:
-        """Take one of the model as it is: written like a milestone, and read like one."""
+    def _census(self, module: Training, tokens: int, out: Path, milestone: Path | None = None) -> Path:
+        """Take one of the model as it is, written like a milestone and read like one; or of a milestone."""
         run, config = self.out.parent, module.config
         if module.device.type == "cuda":
             torch.cuda.empty_cache()  # what training's peak left there counts as taken where a census plans its room
         settings: dict[str, Any] = {"device": str(module.device), "wandb": WandbConfig(mode="disabled"), "split": "validation"}
         asked = AnalyzeConfig(ckpt=str(run), out=str(out), corpus=config.corpus, tokens=tokens, **settings)
         with passing_folder(self.out) as folder:
-            tokenizer = finished_store(config.corpus).tokenizer_file  # whole, where the run's copy may be damaged by now
-            save_checkpoint(module.model, folder / "model", module.state, tokenizer)
-            checkpoint = replace(open_checkpoint(str(folder / "model")), path=run)
+            if milestone is None:
+                tokenizer = finished_store(config.corpus).tokenizer_file  # whole, where the run's copy may be damaged by now
+                milestone = folder / "model"
+                save_checkpoint(module.model, milestone, module.state, tokenizer, bos_id(open_tokenizer(str(tokenizer))))
+            checkpoint = replace(open_checkpoint(str(milestone)), path=run)
             take(CensusTask(checkpoint, sequences_for(checkpoint, asked, Ranks()), out, asked), Console(quiet=True), Ranks())
         return out
 

@@ -92,6 +92,12 @@ def passing_folder(live: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def missing(live: Path, sample: dict[str, Any], before: int) -> list[int]:
+    """Steps before this one that were to have a census and have none, those left out as too dear aside."""
+    due = set(sample.get("steps", [])) - set(sample.get("left_out", []))
+    return sorted(step for step in due if step < before and not is_finished(live / census_name(step), damaged=True))
+
+
 def forget_after(live: Path, step: int) -> None:
     """Remove censuses of steps that will be made again, and what a run left that was killed in one."""
     with only_writer(live, "out=", DRAWING):

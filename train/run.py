@@ -24,6 +24,7 @@ from signals import WARNINGS
 from train.config import TrainConfig
 from train.folder import run_name
 from train.sweep import announce_sweep, began, variant
+from train.swept import noted, swept
 from train.training import train
 
 
@@ -35,14 +36,14 @@ def main(cfg: DictConfig) -> None:
     with plainly(*WARNINGS) if alone else nullcontext():
         config = configuration(cfg, TrainConfig)
         keep_freed()
-        config = replace(config, name=config.name or run_name(hydra_config.job.override_dirname))
+        config = replace(config, name=config.name or run_name(hydra_config.job.override_dirname, swept(hydra_config)))
         job, overrides = 0 if alone else hydra_config.job.num, list(hydra_config.overrides.task)
         task = partial(train, config, overrides, job, began())
         task() if alone else variant(config.name, job, config.time_limit, task)
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = quoted_paths(sys.argv[1:])
+    sys.argv[1:] = noted(quoted_paths(sys.argv[1:]))
     announce_sweep()
     with plainly(*WARNINGS, settings=[*setting_names(TrainConfig), "size", "experiment"]):
         main()

@@ -17,6 +17,7 @@ from train.config import TrainConfig
 RUN = ["corpus=files", "corpus.path=text", "corpus.vocab_size=300", "corpus.validation_share=0.2", "wandb.mode=disabled"]
 SHAPE = ["model.layers=1", "model.width=16", "model.heads=2", "model.neurons=24", "model.context=16", "device=cpu", "threads=1"]
 STEPS = ["steps=2", "milestones=[2]", "batch.tokens=128"]
+LONG = ["optimizer.warmup_steps=10", "optimizer.schedule_steps=1000"]  # with them, a run's name is too long for all its settings
 
 
 @pytest.fixture(scope="module")
@@ -48,21 +49,24 @@ def numbered(place: Path) -> None:
     """A sweep of three, whose runs are written down and not made."""
     os.chdir(place)
 
-    def written_down(config: TrainConfig, overrides: list[str], job: int) -> None:
+    def written_down(config: TrainConfig, overrides: list[str], job: int, begun: float) -> None:
         with Path("jobs").open("a") as file:
-            file.write(f"{config.seed}: {job}\n")
+            file.write(f"{config.seed}: {job} {config.name[:22]}\n")
 
     training.train = written_down  # type: ignore[assignment]
-    sys.argv = [str(HERE / "train" / "run.py"), "-m", *RUN, "seed=7,8,9"]
+    sys.argv = [str(HERE / "train" / "run.py"), "-m", *RUN, *LONG, "seed=7,8,9", "model=nopos"]
     sys.path.insert(0, str(HERE / "train"))
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def test_jobs_of_a_sweep_are_numbered_for_the_gpus_to_take_turns(place: Path) -> None:
+def test_jobs_of_a_sweep_are_numbered_for_the_gpus_to_take_turns_and_named_by_what_is_swept(place: Path) -> None:
     process = SERVER.Process(target=numbered, args=(place,))
     process.start()
     process.join()
-    assert process.exitcode == 0 and (place / "jobs").read_text() == "7: 0\n8: 1\n9: 2\n"
+    assert process.exitcode == 0
+    assert (place / "jobs").read_text() == "".join(
+        f"{seed}: {job} seed_{seed}-corpus.path_tex\n" for seed, job in ((7, 0), (8, 1), (9, 2))
+    )
 
 
 def test_submitit_and_joblib_run_jobs_in_processes_of_their_own(place: Path) -> None:

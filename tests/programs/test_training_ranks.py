@@ -15,6 +15,7 @@ from processes import SERVER, become_rank, free_port, start_workers_as_alone
 from corpora.prepare import token_store
 from errors import plainly
 from models.opening import open_checkpoint
+from signals import STOPPED
 from train.config import LiveConfig, TrainConfig
 from train.folder import last_checkpoint
 from train.module import Training
@@ -47,9 +48,11 @@ def rank(config: TrainConfig, number: int, port: int, said: Path, stopped_at: in
             as_ever(self, trainer, module, *arguments)
 
         Stopping.on_train_batch_end = signalled  # type: ignore[method-assign, assignment]
-    with plainly():
-        train(config, [])
-    print(f"agreements: {len(agreements)}", file=sys.stderr)
+    try:
+        with plainly():
+            train(config, [])
+    finally:
+        print(f"agreements: {len(agreements)}", file=sys.stderr)
 
 
 def run(config: TrainConfig, said: Path, stopped_at: int | None = None) -> tuple[list[int | None], str]:
@@ -87,7 +90,7 @@ def test_one_rank_speaks_and_another_sample_ends_both(config: TrainConfig, tmp_p
 def test_a_folder_that_the_first_rank_cannot_write_ends_both(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     codes, said = run(replace(config, name="file", runs=str(tmp_path)), tmp_path / "said")
-    assert codes == [1, 1] and said.count("error: ") == 1 and "cannot be written to disk" in said, said
+    assert codes == [1, 1] and said.count("error: ") == 1 and "could not be written (File exists)" in said, said
 
 
 def test_a_census_that_fails_is_said_once_and_both_go_on(config: TrainConfig, tmp_path: Path) -> None:
@@ -109,6 +112,9 @@ def test_ranks_agree_about_once_a_second_and_stop_when_one_is_told_to(config: Tr
     step = open_checkpoint(str(last_checkpoint(Path(config.runs) / "stopped"))).step
     agreements = int(said.rsplit("agreements: ", 1)[1])
     assert (
-        codes == [0, 0] and step is not None and step >= 60 and said.count("stopped at step") == said.count("(SIGTERM)") == 1
+        codes == [STOPPED, STOPPED]
+        and step is not None
+        and step >= 60
+        and said.count("stopped at step") == said.count("(SIGTERM)") == 1
     ), said
     assert agreements < step / 2, (agreements, step)
