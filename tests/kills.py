@@ -72,10 +72,11 @@ class Figures:
 
 def kill(job: Job, place: Path, kills: int, seed: int, seconds: float = float("inf")) -> Figures:
     """Kill a job `kills` times, or for so many seconds, and compare every end with an undisturbed one."""
-    rng, begun, found = random.Random(seed), time.monotonic(), Figures()
+    rng, found = random.Random(seed), Figures()
     takes = min(job.finish(_folder(job, place / name)) for name in ("first", "undisturbed"))  # the first loads what is cold
     expected = content(place / "undisturbed" / job.made)
     assert expected
+    begun = time.monotonic()
     while found.kills < kills and time.monotonic() - begun < seconds:
         cwd = _folder(job, place / f"end{found.ends}")
         for _ in range(min(MOST_IN_A_ROW, kills - found.kills)):
