@@ -14,10 +14,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 from rich.console import Console
 
-from analyze.claim import owned
-from analyze.comparing import compare
-from corpora.home import expand_home, quoted_paths
+from analyze.census.ownership import owned
+from analyze.compare_runs import compare
 from errors import UserError, plainly
+from paths import expand_home, quoted_paths
 from settings import check_settings, configuration, setting_names
 
 

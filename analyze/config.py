@@ -9,11 +9,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from corpora.config import CorpusConfig
-from corpora.home import expand_home
 from device import check_name
 from errors import UserError
+from paths import expand_home
 from settings import check_settings
-from tracking import WandbConfig
+from wandb_run import WandbConfig
 
 SPLITTINGS = ("auto", "validation", "train", "all")
 DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")

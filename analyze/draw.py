@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from analyze.config import Thresholds
-from analyze.redrawing import redraw
-from corpora.home import expand_home, quoted_paths
+from analyze.recompute import redraw
 from errors import UserError, plainly
+from paths import expand_home, quoted_paths
 from settings import check_settings, configuration, setting_names
 
 

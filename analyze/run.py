@@ -9,11 +9,11 @@ sys.path[0] = str(Path(__file__).parents[1])  # the repository, not this folder
 import hydra
 from omegaconf import DictConfig
 
-from analyze.analysis import analyze
+from allocator import keep_freed
 from analyze.config import AnalyzeConfig
-from corpora.home import quoted_paths
+from analyze.pipeline import analyze
 from errors import plainly
-from memory import keep_freed
+from paths import quoted_paths
 from settings import configuration, setting_names
 
 

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass, field
 
-from corpora.home import expand_home
 from errors import UserError
+from paths import expand_home
 
 SOURCES = ("local", "files", "openwebtext", "pile", "hub", "tokens")
 LARGEST_VOCABULARY = 1_000_000  # ids of a BPE trained here

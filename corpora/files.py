@@ -11,10 +11,10 @@ import polars as pl
 
 from corpora.config import CorpusConfig
 from corpora.document import Document, in_turn
-from corpora.home import expanded
 from corpora.notices import announce
 from corpora.rows import KINDS, Texts, kind_of, whole_parquet
 from errors import UserError
+from paths import expanded
 
 
 def files(config: CorpusConfig) -> Iterator[Document]:

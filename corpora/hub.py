@@ -8,11 +8,11 @@ from typing import Any
 from corpora.config import CorpusConfig
 from corpora.document import Document, in_turn
 from corpora.files import told
-from corpora.home import expanded
 from corpora.rows import Texts
-from corpora.writing import DISK_FULL
+from corpora.store_writer import DISK_FULL
 from errors import UserError
-from network import reachable
+from hub_access import reachable
+from paths import expanded
 
 SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in a folder
 

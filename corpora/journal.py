@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from corpora.checksums import file_hash
 from corpora.document import Document
-from corpora.writing import write_text
+from corpora.store_writer import write_text
 from errors import UserError
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from corpora.streams import opened_text
+from corpora.compression import opened_text
 from errors import UserError
 
 CHARACTERS = 1 << 20  # read at least, at a time

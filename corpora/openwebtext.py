@@ -8,10 +8,10 @@ from pathlib import Path
 
 from corpora.config import CorpusConfig
 from corpora.document import Document, in_turn
-from corpora.fetching import Listing, fetched, listing
 from corpora.files import file_documents, found, told
+from corpora.hub_files import Listing, fetched, listing
 from corpora.rows import Texts
-from corpora.writing import DISK_FULL
+from corpora.store_writer import DISK_FULL
 from errors import UserError
 
 REPOSITORY, REVISION = "Skylion007/openwebtext", "refs/convert/parquet"  # its loading script no longer runs anywhere

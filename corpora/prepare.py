@@ -11,17 +11,17 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from corpora.build import BPE_BYTES, make
 from corpora.command import prepare_command
 from corpora.config import CorpusConfig
 from corpora.documents import documents
-from corpora.identity import ADDED, source_identity, source_words
 from corpora.journal import Journal
-from corpora.making import BPE_BYTES, make
 from corpora.notices import announce
 from corpora.openwebtext import fetched_folder
+from corpora.source_identity import ADDED, source_identity, source_words
 from corpora.store import SPLITS, TokenStore
+from corpora.store_writer import DISK_FULL, SHARD_TOKENS
 from corpora.tokenizer import open_tokenizer, tokenizer_hash
-from corpora.writing import DISK_FULL, SHARD_TOKENS
 from errors import UserError
 from files import flush, remove_unfinished
 from locks import in_turn

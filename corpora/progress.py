@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from corpora.cost_estimate import Estimate
 from corpora.document import Document
-from corpora.estimate import Estimate
 
 WORTH_SAYING = 20.0  # seconds; what takes less is done before it is read
 

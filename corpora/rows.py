@@ -10,9 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
+from corpora.compression import COMPRESSIONS, opened, opened_text
 from corpora.json_list import elements
 from corpora.notices import announce
-from corpora.streams import COMPRESSIONS, opened, opened_text
 from errors import UserError
 
 ROWS = 4096  # of a parquet file in memory at a time

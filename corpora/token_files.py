@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int32
 
-from corpora.home import expanded
 from errors import UserError
+from paths import expanded
 
 LLM_C = 20240520  # the first int32 of the .bin files of llm.c, whose ids stand behind a header
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from corpora.pieces import pieces
+from corpora.long_texts import pieces
 from errors import UserError
-from network import reachable
+from hub_access import reachable
 
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]  # ids 0 to 3, as OPT has them
 

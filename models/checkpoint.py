@@ -21,8 +21,8 @@ from models.milestone import write_state
 from models.opt import OPT, Block, Decoder, exported_positions
 from models.seal import check_seal
 from models.shards import some
+from models.tensor_places import Stored
 from models.unallocated import unallocated
-from models.weights import Stored
 
 BLOB = re.compile(r"[0-9a-f]{64}")  # what huggingface's cache calls a file of weights: its sha256
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from models.objects import entry, read_object
+from models.json_files import entry, read_object
 
 POINTER = b"version https://git-lfs"
 GENUINE = "Give the checkpoint that it was made from, in PyTorch's or safetensors' files."

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from errors import UserError
-from network import reachable
+from hub_access import reachable
 
 LAYOUTS = {  # the file that tells of it -> what is fetched; the first one that a repository has
     "model.safetensors": ["model.safetensors"],

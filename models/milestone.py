@@ -7,7 +7,7 @@ from typing import Any
 
 from checksums import CHECKSUM, checksum_of, file_checksum, write_object
 from errors import UserError
-from models.objects import entry, read_object
+from models.json_files import entry, read_object
 
 STATE = "training_state.json"
 WEIGHTS = "model.safetensors sha256"  # the entry that holds the checksum of the weights, compared before a census reads them

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from errors import UserError
-from models.weights import Stored, span
+from models.tensor_places import Stored, span
 
 ZIP = b"PK\x03\x04"
 LEGACY = 0x1950A86A20F9469CFC6C  # what files of torch before 1.6 begin with

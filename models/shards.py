@@ -5,9 +5,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from errors import UserError
 from models.foreign import impostor, what_is_there
 from models.hub import LAYOUTS
-from models.objects import read_object
+from models.json_files import read_object
 from models.pickled import plain_values
-from models.weights import Stored, safetensors_index
+from models.tensor_places import Stored, safetensors_index
 
 Tensors = dict[str, Stored]
 

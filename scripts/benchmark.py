@@ -21,23 +21,23 @@ sys.path[0] = str(Path(__file__).parents[1])
 import numpy as np
 import torch
 
-from analyze.beside import Beside
-from analyze.counts import Index, count, index
-from analyze.firings import DeviceRecorder, Firings, Whole
-from analyze.firings import record as on_cpu
-from analyze.packing import bytes_for
-from analyze.prefetch import Weights
-from analyze.task import POSITIONS_AT_ONCE
-from analyze.walk import MicroBatch, ResidualStream
+from allocator import keep_freed, peak_memory
+from analyze.census.background import Beside
+from analyze.census.job import POSITIONS_AT_ONCE
+from analyze.counts.layer import Index, count, index
+from analyze.firing.mask import DeviceRecorder, Firings, Whole
+from analyze.firing.mask import record as on_cpu
+from analyze.firing.packing import bytes_for
+from analyze.forward.layer_by_layer import MicroBatch, ResidualStream
+from analyze.forward.weight_prefetch import Weights
 from device import Device, exact_sums, resolved
 from errors import BEGINS_AGAIN, plainly
-from memory import keep_freed, peak_memory
 from models.checkpoint import Checkpoint, save_checkpoint
 from models.config import OPTConfig
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.opt import OPT, Block, initialise
 from provenance import measured_on
-from scripts.measuring import GB, POSITIONS, Figure, answer, clocked, now, tell, text
+from scripts.measurement import GB, POSITIONS, Figure, answer, clocked, now, tell, text
 
 VOCABULARY = 50_272
 

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analyze.device_sums import DeviceSums, OnDevice
-from analyze.firings import record
-from analyze.packing import NEVER, bytes_for, pack, pack_by_torch
-from analyze.segments import HostSums, Segments, segments_of
-from analyze.walk import MicroBatch
+from analyze.firing.device_sums import DeviceSums, OnDevice
+from analyze.firing.mask import record
+from analyze.firing.packing import NEVER, bytes_for, pack, pack_by_torch
+from analyze.firing.segment_sum import HostSums, Segments, segments_of
+from analyze.forward.layer_by_layer import MicroBatch
 from device import Device, resolved
 from errors import BEGINS_AGAIN, plainly
 from provenance import measured_on
-from scripts.measuring import GB, Figure, now, tell, text
+from scripts.measurement import GB, Figure, now, tell, text
 
 PACKED = 16_384  # rows of a micro-batch
 ROUNDS = 5

@@ -18,8 +18,8 @@ from selenium.webdriver import Chrome
 from synthetic_census import write_census
 from synthetic_ngrams import BYTES, WORDS
 
-from analyze.figures import census_figures
-from analyze.report import census_page
+from analyze.figures.catalogue import census_figures
+from analyze.page.build import census_page
 from errors import BEGINS_AGAIN, plainly
 from files import write_whole
 

@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from analyze.analysis import sequences_for
-from analyze.census import take
+from allocator import anonymous_memory, keep_freed
+from analyze.census.distributed import joined
+from analyze.census.job import CensusTask
+from analyze.census.take import take
 from analyze.config import AnalyzeConfig
-from analyze.ranks import joined
-from analyze.task import CensusTask
+from analyze.pipeline import sequences_for
 from corpora.config import CorpusConfig
 from device import cores_of_this_process
 from errors import BEGINS_AGAIN, plainly
-from memory import anonymous_memory, keep_freed
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.opt import OPT
-from tracking import WandbConfig
+from wandb_run import WandbConfig
 
 SHAPE = OPTConfig(layers=4, width=512, heads=8, neurons=4096, context=512, vocab_size=8192)
 SEQUENCES = 512

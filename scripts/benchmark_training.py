@@ -26,7 +26,7 @@ from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
 from models.opt import OPT, initialise
 from provenance import measured_on
-from scripts.measuring import GB, Figure, save, tell
+from scripts.measurement import GB, Figure, save, tell
 from scripts.ways_of_training import WAYS, Task, Turn, take_turns
 from train.config import BatchConfig, OptimizerConfig, TrainConfig, ValidationConfig
 

@@ -15,7 +15,7 @@ import torch
 from device import Device
 from provenance import git, measured_on
 from scripts.gpu_parts import Step
-from scripts.measuring import Figure
+from scripts.measurement import Figure
 
 DONE = "done"
 

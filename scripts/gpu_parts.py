@@ -86,6 +86,6 @@ def _walk(name: str, work: Path, ckpt: Path, seconds: tuple[float, float], layer
     """A checkpoint, where it is not there already, and the walk of it."""
     out = work / name
     made = ["scripts/synthesize_checkpoint.py", size or name, str(ckpt), *f"--layout bin --one-layer {layers}".split()]
-    walk = ["scripts/benchmark_walk.py", str(ckpt), *how.split(), "--accelerate", "--out", str(out)]
+    walk = ["scripts/benchmark_forward.py", str(ckpt), *how.split(), "--accelerate", "--out", str(out)]
     written = [] if ckpt.exists() else [Step(f"{name} weights", made, work / f"{name}_weights", seconds[0])]
     return [*written, Step(name, walk, out, seconds[1])]

@@ -8,21 +8,21 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])
 
-from analyze.analysis import draw
-from analyze.census_files import TOKENIZER, checked, contents
-from analyze.census_tables import census_tables, write_tables
-from analyze.claim import owned
+from analyze.census.metadata import dead_bound
+from analyze.census.ownership import owned
 from analyze.config import Thresholds
-from analyze.counted import about_layer, check_layers, layer_of
-from analyze.counts import Index, LayerCounts
-from analyze.formats import FORMAT, read_meta, write_meta
-from analyze.merging import merged_counts, merged_index
-from analyze.meta import dead_bound
-from analyze.positions import bias
-from corpora.home import expanded
+from analyze.counts.layer import Index, LayerCounts
+from analyze.counts.merge import merged_counts, merged_index
+from analyze.neuron_types.position import bias
+from analyze.pipeline import draw
+from analyze.storage.census_files import TOKENIZER, checked, contents
+from analyze.storage.formats import FORMAT, read_meta, write_meta
+from analyze.storage.layer_files import about_layer, check_layers, layer_of
+from analyze.tables.build import census_tables, write_tables
 from corpora.sequences import Sequences
 from errors import UserError, plainly
-from models.objects import entry
+from models.json_files import entry
+from paths import expanded
 from settings import check_new_folder
 
 NEEDED = (("keep_ngrams", "identity"), ("bos_id", "corpus"), ("domains", "corpus"))  # entries of meta.json, and where they stand

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from corpora.config import CorpusConfig
-from corpora.home import quoted_paths
 from corpora.prepare import any_store
 from corpora.store import SPLITS, TokenStore
 from errors import plainly
+from paths import quoted_paths
 from settings import check_settings, configuration, setting_names
 
 

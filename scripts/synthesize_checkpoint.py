@@ -31,8 +31,8 @@ from models.config import OPTConfig
 from models.huggingface import huggingface
 from models.opt import OPT, PAD
 from models.pickled import plain_values
+from models.tensor_places import DTYPES, Stored, safetensors_index
 from models.unallocated import unallocated
-from models.weights import DTYPES, Stored, safetensors_index
 from settings import check_new_folder
 
 CONF = Path(__file__).parents[1] / "conf"

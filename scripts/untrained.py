@@ -13,13 +13,13 @@ sys.path[0] = str(Path(__file__).parents[1])
 
 from safetensors import SafetensorError
 
-from corpora.home import expanded
 from errors import BEGINS_AGAIN, UserError, plainly
 from files import remove_unfinished
 from locks import only_writer
 from models.checkpoint import save_checkpoint
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.opt import OPT, initialise
+from paths import expanded
 from settings import check_new_folder
 
 LARGEST_STD = 1000.0  # as model.init_std

@@ -16,10 +16,10 @@ import wandb
 import wandb_workspaces.reports.v2.interface as panels
 import wandb_workspaces.workspaces as workspaces
 
-from analyze.palette import TYPES
+from analyze.figures.style import TYPES
 from errors import BEGINS_AGAIN, plainly
 from files import write_whole
-from tracking import PROJECT, mode_of_environment
+from wandb_run import PROJECT, mode_of_environment
 
 CENSUSES = ("live", "census")  # taken while training; taken of milestones
 VARIANT = panels.Config("variant")  # of a run: all but its seed

@@ -18,21 +18,21 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from allocator import keep_freed
 from device import Device
-from memory import keep_freed
 from models.opt import OPT, initialise
-from tracking import Mirror, WandbConfig
+from train.checkpointing import Keeping
 from train.config import TrainConfig
-from train.keeping import Keeping
+from train.divergence import Watch
+from train.graceful_stop import Stopping
 from train.launching import launched
 from train.loss import next_token_loss
 from train.metrics import Metrics
 from train.module import Training
+from train.ranks import Together
 from train.schedule import learning_rate
-from train.stopping import Stopping
-from train.together import Together
 from train.training import throughput
-from train.watch import Watch
+from wandb_run import Mirror, WandbConfig
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Turns:
 
 
 class Batches(IterableDataset[tuple[int, Tensor]]):
-    """A task's batches, as train/order.py hands them out."""
+    """A task's batches, as train/data_order.py hands them out."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

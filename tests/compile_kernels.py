@@ -12,7 +12,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from analyze import device_sums, packing, triton_kernel
+from analyze.firing import bit_sliced_triton as triton_kernel
+from analyze.firing import device_sums, packing
 
 
 def machine_code(kernel: Any, types: dict[str, str], constants: dict[str, Any], odd: set[str], warps: int = 4) -> str:

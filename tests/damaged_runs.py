@@ -10,12 +10,12 @@ import polars as pl
 import tiny
 from damage import Numbers, Trusted
 
-from analyze.comparing import censuses_under
-from analyze.comparison import variants
-from analyze.evolution import write_evolution
+from analyze.compare_runs import censuses_under
+from analyze.tables.evolution import write_evolution
+from analyze.tables.variants import variants
 from corpora.config import CorpusConfig
 from errors import UserError
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from settings import written_settings
 from train.config import LiveConfig
 from train.folder import last_checkpoint

@@ -18,20 +18,20 @@ from damage import Numbers, Outcome, Trusted, outcomes, report, wrong
 from damaged_runs import run_folders, what_changed
 from rich.console import Console
 
-from analyze.analysis import sequences_for
-from analyze.census import take
+from analyze.census.job import CensusTask
+from analyze.census.take import take
 from analyze.config import AnalyzeConfig
-from analyze.findings import census_findings
-from analyze.folder import Census, open_census
-from analyze.neuron_table import table_block
-from analyze.redrawing import redraw
-from analyze.task import CensusTask
+from analyze.page.findings import census_findings
+from analyze.page.neuron_payload import table_block
+from analyze.pipeline import sequences_for
+from analyze.recompute import redraw
+from analyze.tables.census import Census, open_census
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
 from corpora.store import SPLITS
 from corpora.tokenizer import train_bpe
 from models.checkpoint import save_checkpoint
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 QUIET = Console(quiet=True)
 SAID = (
@@ -76,7 +76,7 @@ def _census(room: Path, corpus: CorpusConfig) -> Trusted:
 def _stopped(room: Path, corpus: CorpusConfig) -> Trusted:
     """Killed after its second layer of three, with residual streams in files."""
     config = tiny.analysis(room / "model", corpus, room / "stopped", micro=4, residuals="file")
-    with patch("analyze.cost.Cost.add", side_effect=[None, KeyboardInterrupt]):
+    with patch("analyze.census.cost.Cost.add", side_effect=[None, KeyboardInterrupt]):
         try:
             _taken(config)
         except KeyboardInterrupt:
@@ -102,7 +102,7 @@ def _taken(config: AnalyzeConfig) -> Path:
 
 def _drawn(folder: Path) -> Numbers:
     """Tables again from counts; figures and page would take seconds, and are made of what is opened."""
-    with patch("analyze.redrawing.draw", lambda out, _: (open_census(out), [])):
+    with patch("analyze.recompute.draw", lambda out, _: (open_census(out), [])):
         redraw(folder, {}, None, QUIET)
     return _opened(folder)
 

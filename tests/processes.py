@@ -19,7 +19,9 @@ from typing import Any
 import torch
 
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["train.training", "analyze.analysis", "analyze.comparing", "analyze.redrawing", "hydra", "tiny"])
+SERVER.set_forkserver_preload(
+    ["train.training", "analyze.pipeline", "analyze.compare_runs", "analyze.recompute", "hydra", "tiny"]
+)
 HERE = Path(__file__).parents[1]
 QUIET = {
     "OMP_NUM_THREADS": "1",

@@ -4,7 +4,7 @@ from contextlib import closing
 
 import torch
 
-from analyze.prefetch import Weights
+from analyze.forward.weight_prefetch import Weights
 from device import CPU
 from models.checkpoint import Checkpoint
 from models.opt import OPT, Block

@@ -10,13 +10,13 @@ from safetensors.numpy import save_file
 from synthetic_ngrams import BYTES, WORDS, detected_tokens, ngrams, tokenizer, with_ngrams, with_writes
 
 from analyze.config import PositionRules, Thresholds
-from analyze.folder import Census, open_census
-from analyze.formats import FORMAT, write_meta
-from analyze.layers import layer_table
-from analyze.neurons import SCHEMA
-from analyze.positions import domain_difference
-from analyze.suppression import SHARES
-from analyze.teams import team_columns
+from analyze.neuron_types.position import domain_difference
+from analyze.neuron_types.position_coverage import team_columns
+from analyze.neuron_types.trigger_suppression import SHARES
+from analyze.storage.formats import FORMAT, write_meta
+from analyze.tables.census import Census, open_census
+from analyze.tables.layers import layer_table
+from analyze.tables.neurons import SCHEMA
 
 RULES = PositionRules()
 PLANTED = {

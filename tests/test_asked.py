@@ -11,19 +11,19 @@ import tiny
 from rich.console import Console
 from synthetic_census import write_census
 
-from analyze import analysis
-from analyze.analysis import analyze, sequences_for
-from analyze.census import take
+from analyze import pipeline as analysis
+from analyze.census.job import CensusTask
+from analyze.census.take import take
 from analyze.config import AnalyzeConfig
-from analyze.position_table import bias_warning
-from analyze.task import CensusTask
+from analyze.pipeline import analyze, sequences_for
+from analyze.tables.positions import bias_warning
 from corpora import notices
 from corpora.config import CorpusConfig
 from corpora.sequences import Read
 from corpora.tokenizer import train_bpe
 from errors import UserError
 from models.checkpoint import Checkpoint, save_checkpoint
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 QUIET = Console(quiet=True)
 

@@ -25,17 +25,17 @@ from test_census import counts
 from test_imitation import on_device
 from torch.nn import functional as F
 
-import analyze.census
-from analyze.analysis import sequences_for
-from analyze.census import take
-from analyze.prefetch import Weights
-from analyze.residuals import InFilesBeside, InPinnedSlabs, StreamFiles
-from analyze.staging import Staging
-from analyze.task import CensusTask
+import analyze.census.take
+from analyze.census.job import CensusTask
+from analyze.census.take import take
+from analyze.firing.staging import Staging
+from analyze.forward.residual_store import InFilesBeside, InPinnedSlabs, StreamFiles
+from analyze.forward.weight_prefetch import Weights
+from analyze.pipeline import sequences_for
 from device import CPU, Device
 from errors import UserError
 from models.checkpoint import save_checkpoint
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 SCHEDULES = int(os.environ.get("NEURON_CENSUS_SCHEDULES", "20"))
 TRIES = 25  # schedules that a missing wait is looked for in, at most, in every way that has it
@@ -80,7 +80,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DeviceTensor, "cpu", lambda tensor: tensor.place.fetch(tensor))  # milestones are written so
         for name in ("write_tables", "write_meta", "census_tables"):
-            patch.setattr(analyze.census, name, lambda *_: None)
+            patch.setattr(analyze.census.take, name, lambda *_: None)
         yield
     torch.set_num_threads(before)
 
@@ -100,9 +100,9 @@ class Place:
         config = tiny.analysis(self.folder / "model", self.corpus, out, **({"micro": 4} | way.settings))
         checkpoint = open_checkpoint(config.ckpt)
         task = CensusTask(checkpoint, sequences_for(checkpoint, replace(config, residuals="auto")), out, config, device)
-        made = analyze.census.made_plan
+        made = analyze.census.take.made_plan
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(analyze.census, "made_plan", lambda *arguments: replace(made(*arguments), **way.planned))
+            patch.setattr(analyze.census.take, "made_plan", lambda *arguments: replace(made(*arguments), **way.planned))
             take(task, Console(quiet=True))
         found = counts(out)
         shutil.rmtree(out)

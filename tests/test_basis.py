@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from synthetic_census import write_census
 
-from analyze.basis import check_seeds, uneven
-from analyze.comparing import censuses_in, compare
-from analyze.folder import Census, open_census
-from analyze.formats import write_meta
-from analyze.report import run_page
+from analyze.compare_runs import censuses_in, compare
+from analyze.page.build import run_page
+from analyze.storage.formats import write_meta
+from analyze.tables.census import Census, open_census
+from analyze.tables.comparability import check_seeds, uneven
 from errors import UserError
 
 Meta = dict[str, Any]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from analyze.budgets import Budgets, budgets, free_memory, machine
-from analyze.census import least
-from analyze.ranks import Ranks
+from analyze.census.distributed import Ranks
+from analyze.census.take import least
+from analyze.machine import Budgets, budgets, free_memory, machine
 from device import CPU
 
 MB = 1 << 20

@@ -17,18 +17,18 @@ from reading import read_model
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from analyze.analysis import censuses_of, sequences_for
-from analyze.census import take
-from analyze.census_tables import census_tables, write_tables
+from analyze.census.job import CensusTask
+from analyze.census.metadata import dead_bound
+from analyze.census.take import take
 from analyze.config import Thresholds
-from analyze.counts import Index
-from analyze.meta import dead_bound
-from analyze.redrawing import redraw
-from analyze.task import CensusTask
+from analyze.counts.layer import Index
+from analyze.pipeline import censuses_of, sequences_for
+from analyze.recompute import redraw
+from analyze.tables.build import census_tables, write_tables
 from corpora.tokenizer import train_bpe
 from errors import UserError
 from models.checkpoint import save_checkpoint
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.opt import OPT
 
 INTEGERS = ("n_tokens", "n_fired", "n_fired_bos", "first_fired", "unigrams_95", "bigrams_95", "trigrams_95", "last_position_95",
@@ -127,7 +127,7 @@ def test_once_twice_and_restarted_after_each_layer_are_the_same_bytes(tmp_path: 
     assert counts(tmp_path / "restarted") == whole
 
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "layers").iterdir()}
-    for weights in ("analyze.prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends"):
+    for weights in ("analyze.forward.weight_prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends"):
         monkeypatch.setattr(weights, None)  # finished layers need no weights
     taken(tmp_path, ids)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "layers").iterdir()} == before
@@ -138,7 +138,7 @@ def test_a_kill_in_the_middle_of_a_layer_loses_that_layer_only(tmp_path: Path, m
     tiny.saved(tmp_path / "model", tiny.random_model())
     whole = counts(taken(tmp_path, ids))
     with monkeypatch.context() as killed:
-        killed.setattr("analyze.counting.count", _killed_at_the_second(killed))
+        killed.setattr("analyze.census.layer_loop.count", _killed_at_the_second(killed))
         with pytest.raises(KeyboardInterrupt):
             taken(tmp_path, ids, "killed")
     assert len(counts(tmp_path / "killed")) == 2 + 1
@@ -154,7 +154,7 @@ def test_what_a_census_took_is_that_of_all_its_commands(tmp_path: Path, monkeypa
         return meta["seconds"], meta["peak_memory_bytes"]
 
     with monkeypatch.context() as killed:
-        killed.setattr("analyze.counting.count", _killed_at_the_second(killed))
+        killed.setattr("analyze.census.layer_loop.count", _killed_at_the_second(killed))
         with pytest.raises(KeyboardInterrupt):
             taken(tmp_path, ids)
     first, _ = cost()
@@ -226,7 +226,7 @@ def test_tables_leave_out_a_layer_that_a_killed_program_counted_and_did_not_fini
     names = ("neurons", "ngrams", "layers", "position_domains")
     before = {name: pl.read_parquet(out / f"{name}.parquet") for name in names}
     with monkeypatch.context() as killed:
-        killed.setattr("analyze.census.layer_writes", _killed)
+        killed.setattr("analyze.census.take.layer_writes", _killed)
         with pytest.raises(KeyboardInterrupt):
             taken(tmp_path, ids)
     assert [len(list((out / kind).iterdir())) for kind in ("layers", "writes")] == [3, 1]
@@ -242,7 +242,7 @@ def _killed(*_: Any) -> None:
 
 
 def _killed_at_the_second(_: Any) -> Any:
-    from analyze.counts import count
+    from analyze.counts.layer import count
 
     calls = []
 
@@ -324,7 +324,7 @@ def test_a_disk_that_is_full_after_a_layer_loses_no_layer(tmp_path: Path, monkey
         disk.setattr("os.posix_fallocate", full)
         with pytest.raises(UserError, match="Finished layers are kept"):
             taken(tmp_path, ids, "full", bits="file")
-        disk.setattr("analyze.stored.save_arrays", full)
+        disk.setattr("analyze.storage.stored.save_arrays", full)
         with pytest.raises(UserError, match="finished layers are kept"):
             taken(tmp_path, ids, "full")
     assert len(counts(tmp_path / "full")) == 2 + 1 + 1 and not list((tmp_path / "full").glob(".*"))
@@ -336,7 +336,7 @@ def test_other_thresholds_change_tables_and_no_counts(tmp_path: Path, monkeypatc
     ids = tiny.random_ids()
     out = taken(tmp_path, ids)
     before, covering = counts(out), pl.read_parquet(out / "neurons.parquet")["unigrams_95"]
-    for weights in ("analyze.prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends"):
+    for weights in ("analyze.forward.weight_prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends"):
         monkeypatch.setattr(weights, None)
     taken(tmp_path, ids, thresholds=Thresholds(coverage=50))
     assert counts(out) == before

@@ -9,13 +9,13 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from synthetic_census import write_census
 
-from analyze.comparing import compare
-from analyze.comparison import Variant, differences, measured, onsets, over_seeds, run_folders, variants
-from analyze.drawing import is_one_run, labels, source
-from analyze.figures_of_comparison import variants_by_layer, variants_over_training
-from analyze.findings_of_comparison import variant_findings
-from analyze.folder import Census, open_census
-from analyze.formats import read_meta, write_meta
+from analyze.compare_runs import compare
+from analyze.figures.layout import is_one_run, labels, source
+from analyze.figures.variants import variants_by_layer, variants_over_training
+from analyze.page.findings_variants import variant_findings
+from analyze.storage.formats import read_meta, write_meta
+from analyze.tables.census import Census, open_census
+from analyze.tables.variants import Variant, differences, measured, onsets, over_seeds, run_folders, variants
 from errors import UserError
 
 

@@ -18,18 +18,19 @@ from jaxtyping import Float32, Int64
 from test_packing import Interpreting
 from tiny import preactivations_as_batches
 
-from analyze import device_sums, scratch
 from analyze.config import Thresholds
-from analyze.counts import Index, LayerCounts, count, index
-from analyze.detectors import layer_detectors
-from analyze.firings import Extremes, Firings, record
-from analyze.merging import merged_counts, merged_index, tally_of
-from analyze.neurons import neuron_table
-from analyze.ngram_table import ngram_table
-from analyze.ngrams import NAMES, ngrams
-from analyze.packing import NEVER
-from analyze.stored import Stored
-from analyze.tallies import covering, on_detected
+from analyze.counts.layer import Index, LayerCounts, count, index
+from analyze.counts.merge import merged_counts, merged_index, tally_of
+from analyze.counts.ngram_histograms import covering, on_detected
+from analyze.counts.ngrams import NAMES, ngrams
+from analyze.firing import device_sums
+from analyze.firing.mask import Extremes, Firings, record
+from analyze.firing.packing import NEVER
+from analyze.neuron_types.ngram_detectors import layer_detectors
+from analyze.storage import scratch
+from analyze.storage.stored import Stored
+from analyze.tables.neurons import neuron_table
+from analyze.tables.ngrams import ngram_table
 from device import CPU
 from errors import UserError
 
@@ -58,7 +59,7 @@ def tables(counts: LayerCounts, rows: Index, thresholds: Thresholds | None = Non
 
 
 def same(a: LayerCounts, b: LayerCounts) -> bool:
-    from analyze.stored import arrays_of
+    from analyze.storage.stored import arrays_of
 
     ours, theirs = arrays_of(a), arrays_of(b)
     return all(ours[n].dtype == theirs[n].dtype and np.array_equal(ours[n], theirs[n]) for n in ours | theirs)
@@ -284,9 +285,9 @@ def test_more_than_two_to_the_24_firings_are_counted_one_by_one() -> None:
     bits = np.zeros((tokens, 8), np.uint8)
     bits[:, 0] = 1
     at = index(ids.reshape(1, -1), np.zeros(1, np.uint8), 1, BOS, 6).unigrams
-    from analyze.segments import HostSums, Segments
-    from analyze.tables import table
-    from analyze.tallies import tally
+    from analyze.counts.ngram_histograms import tally
+    from analyze.counts.sparse import table
+    from analyze.firing.segment_sum import HostSums, Segments
 
     every = Segments(np.arange(1, tokens, dtype=np.int32), np.array([0, tokens - 1], np.int32))
     assert HostSums(bits, 2).whole(every).tolist() == [[tokens - 1, 0]]
@@ -342,8 +343,8 @@ def test_ngrams_do_not_cross_sequences_nor_end_on_bos() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_packing_in_numba_is_packing_in_torch(dtype: torch.dtype) -> None:
-    from analyze.firings import _pack_on_cpu
-    from analyze.packing import pack
+    from analyze.firing.mask import _pack_on_cpu
+    from analyze.firing.packing import pack
 
     pre = torch.randn(300, 70, generator=torch.Generator().manual_seed(0)).to(dtype)
     pre[:, 3], pre[:, 4], pre[:, 5] = 0.0, -0.0, -7.0

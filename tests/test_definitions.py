@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 from synthetic_census import write_census
 
-from analyze import ngram_table, suppression
-from analyze.comparison import Variant, differences, measured, onsets, over_seeds
-from analyze.evolution import write_evolution
-from analyze.folder import Census
-from analyze.neurons import SCHEMA
-from analyze.position_table import DOMAINS
+from analyze.neuron_types import trigger_suppression as suppression
+from analyze.tables import ngrams as ngram_table
+from analyze.tables.census import Census
+from analyze.tables.evolution import write_evolution
+from analyze.tables.neurons import SCHEMA
+from analyze.tables.positions import DOMAINS
+from analyze.tables.variants import Variant, differences, measured, onsets, over_seeds
 
 DEFINITIONS = (Path(__file__).parents[1] / "docs/definitions.md").read_text(encoding="utf-8")
 

@@ -13,7 +13,7 @@ from errors import UserError
 from models.checkpoint import Checkpoint
 from models.config import OPTConfig
 from models.huggingface import huggingface
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 FIELDS = sorted({*huggingface(tiny.random_model().config), "neuron_census", "quantization_config"})
 ODD: list[Any] = [

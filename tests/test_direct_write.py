@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from analyze import direct_write
-from analyze.direct_write import save_arrays
+from analyze.storage import direct_write
+from analyze.storage.direct_write import save_arrays
 
 RNG = np.random.default_rng(0)
 ARRAYS: dict[str, np.ndarray] = {

@@ -8,7 +8,8 @@ import tiny
 import torch
 from test_census import taken
 
-from analyze import counting, firings
+from analyze.census import layer_loop as counting
+from analyze.firing import mask as firings
 from device import exact_sums
 
 MATMUL = torch.backends.cuda.matmul

@@ -14,15 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic_census import write_census
 
-from analyze.drawing import Captioned, PlainPowers, printable, spread
-from analyze.figures import census_figures, comparison_figures, drawn, run_figures, write_figure
-from analyze.figures_of_detectors import trigger_suppression, what_detectors_write
-from analyze.figures_of_position import mutual_information, position_examples, positional_neurons
-from analyze.figures_of_teams import first_positions, position_teams
-from analyze.folder import Census, open_census
-from analyze.neuron_table import table_block
-from analyze.palette import PALETTE, POSITION_TYPES, STRENGTHS, position_colour, ramp, with_css_variables
-from analyze.suppression import SHARES
+from analyze.figures.catalogue import census_figures, comparison_figures, drawn, run_figures, write_figure
+from analyze.figures.layout import Captioned, PlainPowers, printable
+from analyze.figures.position_coverage import first_positions, position_teams
+from analyze.figures.positions import mutual_information, position_examples, positional_neurons
+from analyze.figures.style import PALETTE, POSITION_TYPES, STRENGTHS, position_colour, ramp, with_css_variables
+from analyze.figures.trigger_suppression import trigger_suppression, what_detectors_write
+from analyze.neuron_types.trigger_suppression import SHARES
+from analyze.page.neuron_payload import table_block
+from analyze.tables.census import Census, open_census
+from analyze.tables.labels import evenly_spaced
 from errors import UserError
 
 
@@ -327,8 +328,8 @@ def test_a_census_opens_by_the_name_of_its_folder(census: Census) -> None:
 
 
 def test_spread_keeps_the_ends() -> None:
-    assert spread(list(range(9)), 4) == [0, 3, 5, 8]
-    assert spread([1, 2], 4) == [1, 2]
+    assert evenly_spaced(list(range(9)), 4) == [0, 3, 5, 8]
+    assert evenly_spaced([1, 2], 4) == [1, 2]
 
 
 @pytest.mark.parametrize("shade", [0, 1])

@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 import zstandard
 
-from corpora import fetching, json_list, notices, rows
+from corpora import hub_files as fetching
+from corpora import json_list, notices, rows
 from corpora.config import CorpusConfig
 from corpora.documents import documents
 from corpora.prepare import token_store

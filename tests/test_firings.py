@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny import preactivations_as_batches
 
-from analyze.firings import record
-from analyze.packing import bytes_for, packed
+from analyze.firing.mask import record
+from analyze.firing.packing import bytes_for, packed
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -13,11 +13,11 @@ import torch
 from safetensors.numpy import load_file
 from test_census import counts, taken
 
-from analyze import census as census_module
-from analyze.prefetch import Weights
-from analyze.trial import seconds_per_micro_batch
+from analyze.census import take as census_module
+from analyze.census.timing import seconds_per_micro_batch
+from analyze.forward.weight_prefetch import Weights
 from device import resolved
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]

@@ -18,10 +18,13 @@ import train.config
 from models.opt import OPT
 
 HERE = Path(__file__).parents[1]
-LEAVES = {"checksums", "device", "errors", "files", "locks", "memory", "network", "provenance", "settings", "signals", "tracking"}
+LEAVES = {"allocator", "checksums", "device", "errors", "files", "hub_access", "locks", "paths", "provenance", "settings"}
+LEAVES |= {"signals", "wandb_run"}
+ROOMS = ("storage", "forward", "firing", "counts", "neuron_types", "tables", "census", "figures", "page")  # the data's one way
+BESIDE = {"config", "jit", "machine"}  # of analyze/, what its rooms may import
 MAY_IMPORT = {
-    "corpora": {"errors", "files", "locks", "network"},
-    "models": {"checksums", "errors", "files", "network"},
+    "corpora": {"errors", "files", "locks", "hub_access", "paths"},
+    "models": {"checksums", "errors", "files", "hub_access"},
     "analyze": {"models", "corpora"} | LEAVES,
     "train": {"models", "corpora", "analyze"} | LEAVES,
 }
@@ -47,6 +50,17 @@ def test_imports_point_one_way(room: str) -> None:
         assert imported(file) & OURS <= MAY_IMPORT[room] | {room}, file
 
 
+def test_rooms_of_the_analysis_import_downwards_alone() -> None:
+    rooms = [path.name for path in (HERE / "analyze").iterdir() if path.is_dir() and list(path.glob("*.py"))]
+    assert sorted(rooms) == sorted(ROOMS)
+    for file in (HERE / "analyze").rglob("*/*.py"):
+        here = ROOMS.index(file.parent.name)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("analyze."):
+                room = str(node.module).split(".")[1]
+                assert room in BESIDE or (room in ROOMS and ROOMS.index(room) <= here), f"{file} imports {node.module}"
+
+
 def test_one_file_of_training_at_most_knows_the_analysis() -> None:
     assert sum("analyze" in imported(file) for file in (HERE / "train").rglob("*.py")) <= 1
 
@@ -68,7 +82,8 @@ def test_every_document_that_a_file_names_is_here() -> None:
 def test_no_file_hides_a_module_of_the_standard_library() -> None:
     import sys
 
-    hiding = {file.stem for file in HERE.glob("*/*.py")} & set(sys.stdlib_module_names)
+    files = [file for room in (*MAY_IMPORT, "scripts", "tests") for file in (HERE / room).rglob("*.py")]
+    hiding = {file.stem for file in (*files, *HERE.glob("*.py"))} & set(sys.stdlib_module_names)
     assert not hiding
 
 

@@ -12,17 +12,17 @@ import tiny
 import torch
 from rich.console import Console
 
-from analyze.census import take
-from analyze.folder import open_census
-from analyze.formats import FORMAT
-from analyze.redrawing import redraw
-from analyze.task import CensusTask
+from analyze.census.job import CensusTask
+from analyze.census.take import take
+from analyze.recompute import redraw
+from analyze.storage.formats import FORMAT
+from analyze.tables.census import open_census
 from checksums import write_object
 from corpora.sequences import census_sequences
 from errors import UserError
-from models import opening
+from models import open_checkpoint as opening
 from models.config import OPTConfig
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 
 def flipped(file: Path, at: int) -> None:

@@ -15,11 +15,11 @@ from device import CPU, CUDA, resolved
 from errors import UserError
 from train.config import BatchConfig, TrainConfig
 from train.folder import last_checkpoint
+from train.graceful_stop import EVERY, MARGIN, Stopping
 from train.launching import bfloat16, launched
-from train.memory import smaller_micro
 from train.module import Training
-from train.stopping import EVERY, MARGIN, Stopping
-from train.together import Together
+from train.out_of_memory import smaller_micro
+from train.ranks import Together
 from train.training import train
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "3", "RANK": "7", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}

@@ -16,19 +16,19 @@ from rich.console import Console
 from test_training import Killed, kill_at, lines, weights
 from test_watch import kept, spoil, stopped
 
-from analyze.analysis import sequences_for
-from analyze.census import take
-from analyze.task import CensusTask
+from analyze.census.job import CensusTask
+from analyze.census.take import take
+from analyze.pipeline import sequences_for
 from checksums import write_object
 from corpora.config import CorpusConfig
 from device import CUDA
 from errors import UserError
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from train.config import LiveConfig
 from train.folder import last_checkpoint
 from train.live_census import LiveCensus, affordable
 from train.live_folder import read_sample, recorded
-from train.live_words import chosen_words
+from train.live_messages import chosen_words
 from train.module import Training
 from train.training import train
 

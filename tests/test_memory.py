@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from memory import anonymous_memory, peak_memory
+from allocator import anonymous_memory, peak_memory
 
 PROGRAM = """
 import platform, resource, sys
 import torch
-from memory import keep_freed
+from allocator import keep_freed
 
 if sys.argv[1] == "kept":
     keep_freed()
@@ -57,7 +57,7 @@ def test_what_is_kept_can_be_given_back() -> None:
     program = """
 from pathlib import Path
 import torch
-from memory import given_back, keep_freed
+from allocator import given_back, keep_freed
 
 
 def held():

@@ -12,17 +12,17 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 from test_census import counts, taken
 
-from analyze.comparing import censuses_under
-from analyze.folder import open_census
-from analyze.formats import read_meta, write_meta
-from analyze.redrawing import redraw
-from analyze.residuals import StreamFiles
+from analyze.compare_runs import censuses_under
+from analyze.forward.residual_store import StreamFiles
+from analyze.recompute import redraw
+from analyze.storage.formats import read_meta, write_meta
+from analyze.tables.census import open_census
 from checksums import Damaged
 from errors import UserError
 
 QUIET = Console(quiet=True)
 IDS = tiny.random_ids()
-WITHOUT_WEIGHTS = ("analyze.prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends")
+WITHOUT_WEIGHTS = ("analyze.forward.weight_prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_draw_makes_a_table_anew(content: bytes | None, name: str, room: Path, m
         UserError, match=rf"{file} is (missing|damaged, or was changed.*): python analyze/draw\.py out={room}/out makes"
     ):
         open_census(room / "out")
-    monkeypatch.setattr("analyze.redrawing.draw", lambda out, _: (open_census(out), []))
+    monkeypatch.setattr("analyze.recompute.draw", lambda out, _: (open_census(out), []))
     redraw(room / "out", {}, None, QUIET)
     assert file.read_bytes() == before
 

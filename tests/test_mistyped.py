@@ -9,9 +9,9 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from analyze import draw
-from analyze.comparison import variants
 from analyze.config import Thresholds
-from analyze.redrawing import changed
+from analyze.recompute import changed
+from analyze.tables.variants import variants
 from errors import UserError, composing, no_setting
 from settings import configuration, setting_names, written_settings
 from train.config import TrainConfig

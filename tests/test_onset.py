@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 from synthetic_census import write_census
 
-from analyze.comparing import compare
-from analyze.findings import census_findings, run_findings
-from analyze.folder import open_census
-from analyze.onset import appearance, every_census
+from analyze.compare_runs import compare
+from analyze.page.findings import census_findings, run_findings
+from analyze.tables.census import open_census
+from analyze.tables.onset_interval import appearance, every_census
 
 SAID = {
     "between two": (

@@ -17,7 +17,7 @@ from reading import read_model
 from safetensors.torch import save_file
 
 from errors import UserError
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 INDEX = "model.safetensors.index.json"
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, OPTForCausalLM
 from errors import UserError
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.opt import OPT, initialise
 
 SMALL: dict[str, Any] = {"layers": 3, "width": 48, "heads": 4, "neurons": 96, "context": 32, "vocab_size": 60}

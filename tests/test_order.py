@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from corpora.prepare import token_store
 from corpora.store import TokenSplit, TokenStore
-from train.order import Steps, TrainingOrder
+from train.data_order import Steps, TrainingOrder
 
 
 @pytest.fixture(scope="module")

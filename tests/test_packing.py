@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from analyze import packing
-from analyze.packing import NEVER, bytes_for, pack
+from analyze.firing import packing
+from analyze.firing.packing import NEVER, bytes_for, pack
 from device import CPU, Device
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")

@@ -16,10 +16,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 from synthetic_census import write_census
 from synthetic_ngrams import WORDS
 
-from analyze.figures_of_firing import dead_and_frequency
-from analyze.figures_of_position import positional_neurons
-from analyze.folder import Census
-from analyze.report import census_page
+from analyze.figures.dead_and_frequency import dead_and_frequency
+from analyze.figures.positions import positional_neurons
+from analyze.page.build import census_page
+from analyze.tables.census import Census
 from files import write_whole
 
 ABSENT = f"no {' and no '.join(MISSING)} here; on Debian: apt install chromium chromium-driver"

@@ -10,9 +10,9 @@ from selenium.webdriver.common.by import By
 from synthetic_census import write_census
 from test_page import ABSENT, by_id, opened, rows, said, until
 
-from analyze.figures_of_training import types_over_training
-from analyze.folder import Census
-from analyze.report import run_page
+from analyze.figures.over_training import types_over_training
+from analyze.page.build import run_page
+from analyze.tables.census import Census
 from files import write_whole
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=ABSENT)

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
-from corpora import pieces as pieces_of
+from corpora import long_texts as pieces_of
 from corpora import tokenizer as tokenizer_module
 from corpora.document import Document
-from corpora.pieces import is_cuttable, pieces
-from corpora.tokenising import JOB, jobs, joined, tokens
+from corpora.long_texts import is_cuttable, pieces
+from corpora.tokenize_parallel import JOB, jobs, joined, tokens
 from corpora.tokenizer import train_bpe
 
 TRAINED_ON = [

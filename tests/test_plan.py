@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from analyze.bounds import OF_PEAK, Load, busy, layer_seconds, loads, waiting
-from analyze.budgets import Budgets
-from analyze.plan import RESIDUALS, Plan, Shape
-from analyze.plan_text import plan_text, time_text
-from analyze.planning import candidates, first_that_fits
-from analyze.prefetch import layer_bytes
-from analyze.residuals import InMemory, slabs_for
-from analyze.walk import ResidualStream
+from analyze.census.bounds import OF_PEAK, Load, busy, layer_seconds, loads, waiting
+from analyze.census.memory_plan import RESIDUALS, Plan, Shape
+from analyze.census.plan_search import candidates, first_that_fits
+from analyze.census.plan_table import plan_text, time_text
+from analyze.forward.layer_by_layer import ResidualStream
+from analyze.forward.residual_store import InMemory, slabs_for
+from analyze.forward.weight_prefetch import layer_bytes
+from analyze.machine import Budgets
 from device import CPU, CUDA, peak_flops
 from errors import UserError
 from models.config import OPTConfig

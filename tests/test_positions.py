@@ -10,8 +10,7 @@ import polars as pl
 import pytest
 
 from analyze.config import PositionRules, Thresholds
-from analyze.position_table import bias_warning, position_columns, position_domains, serves_first_positions
-from analyze.positions import (
+from analyze.neuron_types.position import (
     TYPES,
     bias,
     corrected,
@@ -23,7 +22,8 @@ from analyze.positions import (
     smoothed,
     thinness,
 )
-from analyze.teams import Team, indicated, team
+from analyze.neuron_types.position_coverage import Team, indicated, team
+from analyze.tables.positions import bias_warning, position_columns, position_domains, serves_first_positions
 from errors import UserError
 
 T, SEEN = 2048, 100
@@ -218,7 +218,7 @@ def test_columns_do_not_depend_on_how_many_neurons_are_at_hand_together(monkeypa
     seen = np.array([[0] + [30] * 63, [0] + [20] * 63])
     fired = rng.binomial(seen[:, :, None], rng.random((1, 64, 7)) * (np.arange(64) < 30)[:, None])
     whole = position_columns(fired, seen, Thresholds())
-    monkeypatch.setattr("analyze.position_table.NEURONS_AT_ONCE", 2)
+    monkeypatch.setattr("analyze.tables.positions.NEURONS_AT_ONCE", 2)
     assert position_columns(fired, seen, Thresholds()).equals(whole) and whole["position_type"].count()
 
 

@@ -19,23 +19,24 @@ from processes import SERVER, free_port
 from rich.console import Console
 from test_counts import counted, fired, same, text
 
-from analyze import counting, exchange, joining
-from analyze.analysis import analyze, sequences_for
-from analyze.census import take
+from analyze.census import exchange, joining
+from analyze.census import layer_loop as counting
+from analyze.census.distributed import Ranks, joined
+from analyze.census.exchange import Exchange
+from analyze.census.job import CensusTask
+from analyze.census.joining import collected, joined_neurons
+from analyze.census.launching import first_host, launched
+from analyze.census.take import take
 from analyze.config import AnalyzeConfig
-from analyze.counts import Index, LayerCounts, count
-from analyze.exchange import Exchange
-from analyze.firings import Firings
-from analyze.joining import collected, joined_neurons
-from analyze.launching import first_host, launched
-from analyze.ranks import Ranks, joined
-from analyze.stored import arrays_of, narrow
-from analyze.task import CensusTask
+from analyze.counts.layer import Index, LayerCounts, count
+from analyze.firing.mask import Firings
+from analyze.pipeline import analyze, sequences_for
+from analyze.storage.stored import arrays_of, narrow
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
 from device import cores
 from errors import plainly
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 SLURM = {
     "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",

@@ -10,14 +10,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from analyze import prefetch
-from analyze.casting import as_numbers, cast
-from analyze.prefetch import Weights
+from analyze.forward import weight_prefetch as prefetch
+from analyze.forward.dtype_cast import as_numbers, cast
+from analyze.forward.weight_prefetch import Weights
 from device import CPU
 from errors import UserError
-from models import reads
-from models.opening import open_checkpoint
-from models.reads import BLOCK, Room
+from models import disk_reads as reads
+from models.disk_reads import BLOCK, Room
+from models.open_checkpoint import open_checkpoint
 
 SIZE = 5 * BLOCK + 123  # its last block is not whole
 BYTES = torch.randint(0, 256, (SIZE,), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

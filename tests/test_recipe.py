@@ -19,12 +19,12 @@ from transformers import AutoModelForCausalLM
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
 from models.config import OPTConfig
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.opt import OPT, initialise
 from train.config import OptimizerConfig, TrainConfig
+from train.data_order import Steps, TrainingOrder
 from train.folder import last_checkpoint
 from train.loss import next_token_loss
-from train.order import Steps, TrainingOrder
 from train.schedule import learning_rate
 from train.training import train
 

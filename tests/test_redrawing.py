@@ -8,13 +8,13 @@ import pytest
 import tiny
 from rich.console import Console
 
-from analyze.analysis import sequences_for
-from analyze.census import take
-from analyze.formats import write_meta
-from analyze.redrawing import redraw
-from analyze.task import CensusTask
+from analyze.census.job import CensusTask
+from analyze.census.take import take
+from analyze.pipeline import sequences_for
+from analyze.recompute import redraw
+from analyze.storage.formats import write_meta
 from errors import UserError
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 QUIET = Console(quiet=True)
 

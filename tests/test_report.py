@@ -16,22 +16,22 @@ import pytest
 from synthetic_census import write_census
 from synthetic_ngrams import BIGRAMS
 
-from analyze.figures import census_figures, comparison_figures, drawn, run_figures
-from analyze.figures_of_firing import dead_and_frequency
-from analyze.figures_of_ngrams import ngram_buckets
-from analyze.figures_of_position import position_examples, positional_neurons
-from analyze.figures_of_training import dead_over_training, types_over_training
-from analyze.findings import census_findings, comparison_findings, run_findings
-from analyze.folder import Census
-from analyze.glossary import MEANINGS
-from analyze.hover import marks, step_lines
-from analyze.neuron_table import MOST_NGRAMS, NUMBERS, left_out, table_block
-from analyze.packed import packed, rounded, whole
-from analyze.page_steps import step_blocks
-from analyze.page_tables import milestones_table, source
-from analyze.palette import POSITION_TYPES, STRENGTHS, TYPES
-from analyze.report import census_page, comparison_page, run_page, summary
-from analyze.suppression import SHARES
+from analyze.figures.catalogue import census_figures, comparison_figures, drawn, run_figures
+from analyze.figures.dead_and_frequency import dead_and_frequency
+from analyze.figures.ngrams import ngram_buckets
+from analyze.figures.over_training import dead_over_training, types_over_training
+from analyze.figures.positions import position_examples, positional_neurons
+from analyze.figures.style import POSITION_TYPES, STRENGTHS, TYPES
+from analyze.figures.tooltips import marks, step_lines
+from analyze.neuron_types.trigger_suppression import SHARES
+from analyze.page.binary_payload import packed, rounded, whole
+from analyze.page.build import census_page, comparison_page, run_page, summary
+from analyze.page.findings import census_findings, comparison_findings, run_findings
+from analyze.page.glossary import MEANINGS
+from analyze.page.neuron_payload import MOST_NGRAMS, NUMBERS, left_out, table_block
+from analyze.page.static_tables import milestones_table, source
+from analyze.page.step_slider import step_blocks
+from analyze.tables.census import Census
 from files import write_whole
 
 EMPTY = {"name": "verse", "sequences": 0}  # a domain too short for a sequence
@@ -189,7 +189,7 @@ def test_curves_are_the_counts_and_finest_where_they_tell_most(census: Census, p
 
 def test_a_very_large_census_keeps_its_telling_neurons_and_says_so(census: Census, monkeypatch: pytest.MonkeyPatch) -> None:
     telling = census.neurons.filter(pl.col("token_detector") | pl.col("position_type").is_not_null())
-    monkeypatch.setattr("analyze.neuron_table.MOST_ROWS", telling.height + 40)
+    monkeypatch.setattr("analyze.page.neuron_payload.MOST_ROWS", telling.height + 40)
     _, arrays = unpacked(table_block(census))
     kept = set(zip(arrays["layer"].tolist(), arrays["neuron"].tolist(), strict=True))
     assert len(kept) == telling.height + 40
@@ -327,8 +327,8 @@ def test_histories_are_the_milestones_tables(runs: dict[str, list[Census]], page
 def test_earlier_milestones_share_the_room_that_the_last_one_leaves(
     runs: dict[str, list[Census]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analyze.neuron_table.MOST_ROWS", 64 + 20)
-    monkeypatch.setattr("analyze.page_steps.LEAST_ROWS", 5)
+    monkeypatch.setattr("analyze.page.neuron_payload.MOST_ROWS", 64 + 20)
+    monkeypatch.setattr("analyze.page.step_slider.LEAST_ROWS", 5)
     page = step_blocks(runs["baseline"], {})
     content, _ = unpacked(block(page, "id=steps"))
     for at, census in enumerate(runs["baseline"][:2]):

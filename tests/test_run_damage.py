@@ -12,14 +12,14 @@ import pytest
 import tiny
 import torch
 
-from analyze.comparison import variants
+from analyze.tables.variants import variants
 from corpora.config import CorpusConfig
 from errors import UserError
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from settings import written_settings
+from train.checkpointing import Keeping
 from train.config import LiveConfig, TrainConfig
 from train.folder import finished_steps, last_checkpoint
-from train.keeping import Keeping
 from train.training import train
 
 

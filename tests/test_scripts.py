@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from errors import UserError
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 SCRIPTS = str(Path(__file__).parents[1] / "scripts")
 

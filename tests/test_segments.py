@@ -11,11 +11,11 @@ from test_packing import Interpreting
 from tiny import preactivations_as_batches
 from torch import Tensor
 
-from analyze import device_sums
-from analyze.device_sums import DeviceSums, OnDevice, device_bytes
-from analyze.firings import record
-from analyze.packing import packed
-from analyze.segments import COUNTS_AT_ONCE, HostSums, Segments, ordered, segments_of
+from analyze.firing import device_sums
+from analyze.firing.device_sums import DeviceSums, OnDevice, device_bytes
+from analyze.firing.mask import record
+from analyze.firing.packing import packed
+from analyze.firing.segment_sum import COUNTS_AT_ONCE, HostSums, Segments, ordered, segments_of
 from device import CPU, Event, Stream
 
 

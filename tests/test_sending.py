@@ -22,10 +22,10 @@ from processes import HERE, SERVER, start_workers_as_alone
 from rich.console import Console
 from synthetic_census import write_census
 
-from analyze.figures import write_figure
-from analyze.mirroring import mirror_alone
-from network import UNASKED
-from tracking import WandbConfig, decided
+from analyze.figures.catalogue import write_figure
+from analyze.wandb_log import mirror_alone
+from hub_access import UNASKED
+from wandb_run import WandbConfig, decided
 
 CORPUS = ["corpus=files", "corpus.path=text", "corpus.vocab_size=300", "corpus.validation_share=0.2", "corpus.store=store"]
 SHAPE = ["model.layers=1", "model.width=16", "model.heads=2", "model.neurons=24", "model.context=16", "device=cpu", "threads=1"]
@@ -98,7 +98,7 @@ def jobs(folder: Path, environment: dict[str, str], seen: Path) -> None:
     """Train with a live census, and log a census that was taken afterwards, in this process."""
     assert "wandb" not in sys.modules  # it is only imported where it is used
     os.chdir(folder)
-    inherited = {name: os.environ[name] for name in UNASKED if name in os.environ}  # set where network.py was imported
+    inherited = {name: os.environ[name] for name in UNASKED if name in os.environ}  # set where hub_access.py was imported
     os.environ.clear()
     os.environ.update(environment | inherited)
     start_workers_as_alone()

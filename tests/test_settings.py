@@ -7,14 +7,14 @@ import pytest
 import tiny
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from analyze.analysis import sequences_for
 from analyze.compare import CompareConfig
 from analyze.config import AnalyzeConfig, Thresholds
 from analyze.draw import DrawConfig
+from analyze.pipeline import sequences_for
 from corpora.config import CorpusConfig
-from corpora.home import quoted_paths
 from errors import UserError
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
+from paths import quoted_paths
 
 OUTSIDE: list[dict[str, Any]] = [
     {"micro": 0},

@@ -24,10 +24,10 @@ from corpora.config import CorpusConfig
 from errors import UserError, plainly
 from scripts import demo
 from signals import STOPPED, Stopped
-from train import reading
+from train import dataloader as reading
 from train.config import BatchConfig, TrainConfig
+from train.data_order import Steps
 from train.module import Training
-from train.order import Steps
 from train.training import train
 
 HERE = Path(__file__).parents[1]
@@ -299,7 +299,7 @@ def test_batches_of_readers_hold_their_values() -> None:
 
 def stop_after_a_layer() -> None:
     """A census is sent SIGTERM when its first layer is stored."""
-    from analyze import counting
+    from analyze.census import layer_loop as counting
 
     as_ever = counting.Counting.run
 
@@ -328,7 +328,7 @@ def test_a_census_that_is_stopped_keeps_its_layers_and_goes_on(tmp_path: Path) -
 
 
 def stop_while_drawing() -> None:
-    from analyze import analysis
+    from analyze import pipeline as analysis
 
     def stopped(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -347,7 +347,7 @@ def test_drawing_that_is_stopped_is_75(tmp_path: Path) -> None:
 
 
 def stop_while_tokenising(after: int) -> None:
-    from corpora import making
+    from corpora import build as making
 
     as_ever, seen = vars(making)["tokenised"], [0]
 

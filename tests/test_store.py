@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer
 
-from corpora import making, prepare
+from corpora import build as making
+from corpora import prepare
 from corpora.command import prepare_command
 from corpora.config import CorpusConfig
 from corpora.document import Document
@@ -20,8 +21,8 @@ from corpora.documents import documents
 from corpora.prepare import finished_store, token_store
 from corpora.splitting import ByHash
 from corpora.store import TokenStore
+from corpora.store_writer import SplitWriter
 from corpora.tokenizer import train_bpe
-from corpora.writing import SplitWriter
 from errors import UserError
 from scripts.prepare_corpus import PrepareConfig
 

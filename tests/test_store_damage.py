@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpora import checksums, making
+from corpora import build as making
+from corpora import checksums
 from corpora.config import CorpusConfig
 from corpora.journal import Journal
 from corpora.prepare import token_store

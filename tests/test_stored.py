@@ -8,10 +8,10 @@ import pytest
 from jaxtyping import Float32, Int64
 from safetensors.numpy import save_file
 
-from analyze.counts import CorpusCounts, Index, LayerCounts
-from analyze.formats import FORMAT
-from analyze.stored import Stored, names_of, opened
-from analyze.writes import LayerWrites
+from analyze.counts.layer import CorpusCounts, Index, LayerCounts
+from analyze.neuron_types.logit_attribution import LayerWrites
+from analyze.storage.formats import FORMAT
+from analyze.storage.stored import Stored, names_of, opened
 from checksums import Damaged
 from errors import UserError
 
@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_read_is_not_damaged(tmp_path: Path) -> None:
 
 
 def test_what_a_format_holds() -> None:
-    """Another field without a default is another format: change FORMAT in analyze/formats.py and this list."""
+    """Another field without a default is another format: change FORMAT in analyze/storage/formats.py and this list."""
     assert FORMAT == 3
     for kind, names in OF_FORMAT_3.items():
         assert list(names_of(kind)) == names

@@ -12,14 +12,14 @@ import tiny
 import torch
 from rich.console import Console
 
-from analyze.analysis import sequences_for
-from analyze.census import take
+from analyze.census.job import CensusTask
+from analyze.census.take import take
 from analyze.config import Thresholds
-from analyze.suppression import group_means, suppressing_shares
-from analyze.task import CensusTask
-from analyze.writes import DRAWS, LOOSEST, NEAREST, LayerWrites, greatest, layer_writes, matched_tokens
+from analyze.neuron_types.logit_attribution import DRAWS, LOOSEST, NEAREST, LayerWrites, greatest, layer_writes, matched_tokens
+from analyze.neuron_types.trigger_suppression import group_means, suppressing_shares
+from analyze.pipeline import sequences_for
 from device import CPU
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.opt import OPT
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -112,7 +112,11 @@ def test_other_thresholds_are_answered_without_weights(tmp_path: Path, monkeypat
     model = detecting()
     tiny.saved(tmp_path / "model", model)
     taken(tmp_path)
-    for read in ("analyze.prefetch.Weights.blocks", "models.checkpoint.Checkpoint.ends", "models.checkpoint.Checkpoint.fc2"):
+    for read in (
+        "analyze.forward.weight_prefetch.Weights.blocks",
+        "models.checkpoint.Checkpoint.ends",
+        "models.checkpoint.Checkpoint.fc2",
+    ):
         monkeypatch.setattr(read, None)
     loosest = Thresholds(coverage=LOOSEST.coverage, detection=LOOSEST.detection, unigrams=LOOSEST.unigrams)
     found = []
@@ -145,7 +149,7 @@ def test_lost_writes_are_made_again_without_reading_text(tmp_path: Path, monkeyp
     counted = {file: file.stat().st_mtime_ns for file in (out / "layers").iterdir()}
     assert len(before) == 3
     (out / "writes" / "layer_001.safetensors").unlink()
-    monkeypatch.setattr("analyze.prefetch.Weights.blocks", None)
+    monkeypatch.setattr("analyze.forward.weight_prefetch.Weights.blocks", None)
     assert taken(tmp_path)[1].equals(neurons)
     assert {file: file.read_bytes() for file in (out / "writes").iterdir()} == before
     assert {file: file.stat().st_mtime_ns for file in (out / "layers").iterdir()} == counted
@@ -200,7 +204,7 @@ def test_the_baseline_of_a_random_model_is_one_half_and_stays_the_same() -> None
 
 @pytest.mark.parametrize("few", [0.0, 1.0], ids=["all embeddings", "those asked for"])
 def test_the_gain_stretches_every_channel_of_every_token_asked_for(few: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analyze.writes.FEW", few)
+    monkeypatch.setattr("analyze.neuron_types.logit_attribution.FEW", few)
     ends = tiny.random_model(1, vocab_size=300).decoder
     detected, occurrences, fc2 = (
         [[7, 3], [], [299]],

@@ -11,7 +11,7 @@ import torch
 from reading import read_block, read_model
 from transformers import AutoModelForCausalLM
 
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 
 LAYOUTS = {
     "safetensors": ["--layout", "safetensors"],

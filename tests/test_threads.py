@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file
 from test_census import taken
 
-from analyze.compiling import on_all_cores
+from analyze.jit import on_all_cores
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpora import tokenising
+from corpora import tokenize_parallel as tokenising
 from corpora.document import Document
-from corpora.tokenising import tokenised
+from corpora.tokenize_parallel import tokenised
 from corpora.tokenizer import open_tokenizer, train_bpe
 from errors import UserError
 

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import processors
 
 from corpora import tokenizer as tokenizers_here
-from corpora.pieces import is_cuttable
+from corpora.long_texts import is_cuttable
 from corpora.tokenizer import bos_id, id_count, open_tokenizer, tokenizer_hash, train_bpe
 from errors import UserError
 

@@ -18,18 +18,18 @@ from rich.console import Console
 from synthetic_census import write_census
 from test_training import lines
 
-from analyze.analysis import analyze, sequences_for
-from analyze.census import take
-from analyze.figures import write_figure
-from analyze.folder import open_census
-from analyze.mirroring import DETECTORS, census_scalars, detector_rows, mirror_alone
-from analyze.task import CensusTask
+from analyze.census.job import CensusTask
+from analyze.census.take import take
+from analyze.figures.catalogue import write_figure
+from analyze.pipeline import analyze, sequences_for
+from analyze.tables.census import open_census
+from analyze.wandb_log import DETECTORS, census_scalars, detector_rows, mirror_alone
 from corpora.config import CorpusConfig
 from errors import UserError
-from models.opening import open_checkpoint
-from tracking import PROJECT, Mirror, WandbConfig, decided, run_id, without_seed
+from models.open_checkpoint import open_checkpoint
 from train.config import LiveConfig
 from train.training import train
+from wandb_run import PROJECT, Mirror, WandbConfig, decided, run_id, without_seed
 
 OFFLINE = WandbConfig("offline", PROJECT)
 
@@ -177,7 +177,7 @@ def test_a_broken_network_changes_nothing(
     port = deaf.getsockname()[1] if network == "deaf" else 9
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setattr("tracking.GRACE", 1)
+    monkeypatch.setattr("wandb_run.GRACE", 1)
     live = LiveConfig("milestones", tokens=800)
     broken = train(tiny.training(corpus, tmp_path, name="broken", live=live, wandb=WandbConfig(mode="online")), [])
     assert lines(broken) == lines(train(tiny.training(corpus, tmp_path, name="whole", live=live), []))
@@ -242,7 +242,7 @@ def test_a_run_that_the_environment_turns_off_needs_no_wandb(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setitem(sys.modules, "wandb", None)  # any import of it fails
-    monkeypatch.setattr("analyze.analysis.draw", lambda out, _: (open_census(out), []))  # figures take their time
+    monkeypatch.setattr("analyze.pipeline.draw", lambda out, _: (open_census(out), []))  # figures take their time
     live = LiveConfig("milestones", tokens=400)
     run = train(tiny.training(corpus, tmp_path, steps=1, milestones=[1], live=live, wandb=WandbConfig()), [])
     analyze(tiny.analysis(run / "milestones" / "step_000000001", corpus, tmp_path / "out", tokens=400, wandb=WandbConfig()))

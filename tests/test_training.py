@@ -19,11 +19,11 @@ from corpora.config import CorpusConfig
 from corpora.prepare import token_store
 from errors import UserError
 from models.config import OPTConfig
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from train import sweep
+from train.checkpointing import Keeping
 from train.config import BatchConfig, LiveConfig, OptimizerConfig, TrainConfig, ValidationConfig
 from train.folder import last_checkpoint
-from train.keeping import Keeping
 from train.schedule import dropout_seed, learning_rate
 from train.sweep import variant
 from train.training import train

@@ -12,10 +12,10 @@ from layouts import LAYOUTS, Weights
 from reading import read_model
 from transformers import AutoModelForCausalLM
 
-from analyze.writes import effects
+from analyze.neuron_types.logit_attribution import effects
 from errors import UserError
 from models.checkpoint import Checkpoint
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.opt import OPT
 
 EMBEDDING, UNEMBEDDING = "model.decoder.embed_tokens.weight", "lm_head.weight"

@@ -9,13 +9,13 @@ import tiny
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from analyze.analysis import sequences_for
-from analyze.census import take
-from analyze.stored import opened
-from analyze.task import CensusTask
+from analyze.census.job import CensusTask
+from analyze.census.take import take
+from analyze.pipeline import sequences_for
+from analyze.storage.stored import opened
 from corpora.config import CorpusConfig
 from models.config import OPTConfig
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from train.folder import last_checkpoint
 from train.training import train
 

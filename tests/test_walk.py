@@ -10,17 +10,19 @@ import tiny
 import torch
 from test_census import counts, taken
 
-from analyze import budgets, counting, firings
-from analyze import census as census_module
-from analyze.budgets import disk_taken
-from analyze.prefetch import Weights
-from analyze.residuals import SLAB, slabs_for
-from analyze.scratch import Scratch
-from analyze.walk import ResidualStream
+from analyze import machine as budgets
+from analyze.census import layer_loop as counting
+from analyze.census import take as census_module
+from analyze.firing import mask as firings
+from analyze.forward.layer_by_layer import ResidualStream
+from analyze.forward.residual_store import SLAB, slabs_for
+from analyze.forward.weight_prefetch import Weights
+from analyze.machine import disk_taken
+from analyze.storage.scratch import Scratch
 from device import CPU
 from errors import UserError
-from models.opening import open_checkpoint
-from models.reads import Room
+from models.disk_reads import Room
+from models.open_checkpoint import open_checkpoint
 
 WAYS: dict[str, dict[str, Any]] = {
     "files": {"residuals": "file"},

@@ -21,20 +21,20 @@ from omegaconf import OmegaConf
 from processes import SERVER, start_workers_as_alone
 
 from corpora.config import CorpusConfig
-from corpora.identity import source_words
 from corpora.prepare import token_store
+from corpora.source_identity import source_words
 from device import CPU
 from errors import UserError
 from models.pickled import plain_values
 from signals import STOPPED, Stopped
-from train import reading
+from train import dataloader as reading
 from train.config import BatchConfig, OptimizerConfig, TrainConfig, WatchConfig
+from train.data_order import Steps, TrainingOrder
 from train.folder import finished_steps, identity, last_checkpoint, run_name
 from train.launching import launched
 from train.module import Training
-from train.order import Steps, TrainingOrder
 from train.progress import Bar
-from train.swept import noted
+from train.swept_settings import noted
 from train.training import train
 
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from layouts import LAYOUTS, PREFIXES
 from reading import read_block
 
-from analyze.prefetch import Weights
+from analyze.forward.weight_prefetch import Weights
 from device import CPU
 from errors import UserError
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.pickled import plain_values
-from models.weights import Stored, safetensors_index
+from models.tensor_places import Stored, safetensors_index
 
 EVERY = [*LAYOUTS, "legacy bin"]
 
@@ -262,7 +262,7 @@ def test_a_hub_name_that_no_network_reaches_is_a_sentence_at_once(tmp_path: Path
     """Nobody listens at the first address; behind the second, a proxy's, nobody either, and only trying tells."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("network.getproxies", dict)
+    monkeypatch.setattr("hub_access.getproxies", dict)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: pytest.fail("tries again and again"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from analyze.writing import write_table
+from analyze.storage.tables import write_table
 from errors import UserError
 from files import remove_unfinished, temporary, whole_folder, write_whole
 from locks import only_writer

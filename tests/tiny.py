@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analyze.config import AnalyzeConfig
-from analyze.walk import MicroBatch
+from analyze.forward.layer_by_layer import MicroBatch
 from corpora.config import CorpusConfig
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
 from models.opt import OPT, Block
-from tracking import WandbConfig
 from train.config import BatchConfig, LiveConfig, OptimizerConfig, TrainConfig, ValidationConfig
+from wandb_run import WandbConfig
 
 SHAPE = {"layers": 3, "width": 32, "heads": 4, "neurons": 44, "context": 24, "vocab_size": 40}
 SILENT = WandbConfig(mode="disabled")

@@ -15,8 +15,8 @@ from torch._dynamo.utils import counters
 from torch.autograd.graph import saved_tensors_hooks
 
 from device import resolved
+from train.checkpointing import Keeping
 from train.config import TrainConfig
-from train.keeping import Keeping
 from train.module import Training
 from train.training import train
 

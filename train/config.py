@@ -6,12 +6,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from corpora.config import CorpusConfig
-from corpora.home import expand_home
 from device import check_name
 from errors import UserError
 from models.config import OPTConfig
+from paths import expand_home
 from settings import check_settings
-from tracking import WandbConfig
+from wandb_run import WandbConfig
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "true", "false")

@@ -13,15 +13,15 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from device import Device
 from errors import UserError
+from train.checkpointing import WholeCheckpoints
 from train.config import TrainConfig
-from train.keeping import WholeCheckpoints
 
 
 class Srun(SLURMEnvironment):
     """What srun says of its tasks, however the job was asked for.
 
     Lightning would refuse a job that says `--ntasks` and not `--ntasks-per-node`, and write a checkpoint of its own wherever a
-    signal finds it, to be queued again: ours is train/stopping.py.
+    signal finds it, to be queued again: ours is train/graceful_stop.py.
     """
 
     def __init__(self) -> None:

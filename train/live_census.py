@@ -11,24 +11,25 @@ import lightning as L
 import torch
 from rich.console import Console
 
-from analyze.analysis import sequences_for
-from analyze.census import take
+from analyze.census.distributed import Ranks
+from analyze.census.job import CensusTask
+from analyze.census.take import take
 from analyze.config import AnalyzeConfig
-from analyze.drawing import spread
-from analyze.evolution import write_evolution
-from analyze.folder import open_census
-from analyze.mirroring import mirror_census
-from analyze.ranks import Ranks
-from analyze.task import CensusTask
+from analyze.pipeline import sequences_for
+from analyze.tables.census import open_census
+from analyze.tables.evolution import write_evolution
+from analyze.tables.labels import evenly_spaced
+from analyze.wandb_log import mirror_census
 from checksums import write_object
 from corpora.prepare import finished_store
 from corpora.tokenizer import bos_id, open_tokenizer
 from errors import why
 from locks import only_writer
 from models.checkpoint import save_checkpoint
-from models.opening import open_checkpoint
-from tracking import Mirror, WandbConfig
+from models.open_checkpoint import open_checkpoint
+from train.cost_estimate import Plan
 from train.folder import BegunOtherwise
+from train.graceful_stop import GaveWay
 from train.live_folder import (
     SAMPLE,
     census_name,
@@ -41,11 +42,10 @@ from train.live_folder import (
     read_sample,
     recorded,
 )
-from train.live_words import chosen_words, missed_words
+from train.live_messages import chosen_words, missed_words
 from train.module import Training
-from train.plan import Plan
-from train.stopping import GaveWay
-from train.together import Together
+from train.ranks import Together
+from wandb_run import Mirror, WandbConfig
 
 LEAST_TOKENS = 8192  # of a sample that is chosen by time
 MOST_TOKENS = 1_000_000  # of one, however much time there is
@@ -63,7 +63,7 @@ def affordable(steps: list[int], seconds: float, of_least: float, least: int) ->
     multiple = int(seconds / (of_least * max(1, len(steps))))
     if multiple >= 1:
         return min(multiple * least, max(least, MOST_TOKENS // least * least)), steps
-    return least, spread(steps, fits) if (fits := int(seconds / of_least)) else []
+    return least, evenly_spaced(steps, fits) if (fits := int(seconds / of_least)) else []
 
 
 class LiveCensus(L.Callback):

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from errors import UserError
 from files import flush, whole_file
-from models.weights import Stored
-from tracking import Mirror
+from models.tensor_places import Stored
+from wandb_run import Mirror
 
 METRICS = "metrics.jsonl"  # the file, and the entry of last.ckpt that knows its lines
 

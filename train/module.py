@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.opening import TRAINED_IN
+from models.open_checkpoint import TRAINED_IN
 from models.opt import OPT
 from train.config import TrainConfig
 from train.loss import next_token_loss

@@ -6,7 +6,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from train.keeping import Keeping
+from train.checkpointing import Keeping
 from train.module import Training
 
 

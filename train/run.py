@@ -16,15 +16,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from corpora.home import quoted_paths
+from allocator import keep_freed
 from errors import plainly
-from memory import keep_freed
+from paths import quoted_paths
 from settings import configuration, setting_names
 from signals import WARNINGS
 from train.config import TrainConfig
 from train.folder import run_name
 from train.sweep import announce_sweep, began, variant
-from train.swept import noted, swept
+from train.swept_settings import noted, swept
 from train.training import train
 
 

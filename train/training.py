@@ -16,27 +16,27 @@ from device import Device, resolved, use_threads
 from errors import UserError
 from models.opt import OPT, PAD, initialise
 from signals import Stopped
-from tracking import Mirror, WandbConfig, decided
-from train.compiling import compile_anew
+from train.checkpointing import Keeping
+from train.compile_setup import compile_anew
 from train.config import TrainConfig
+from train.cost_estimate import Plan
+from train.data_order import Steps, TrainingOrder
+from train.dataloader import loader, readers_alive
+from train.divergence import Watch
 from train.folder import begin, finished_steps, identity, last_checkpoint, owned
-from train.keeping import Keeping
+from train.graceful_stop import Stopping
 from train.launching import bfloat16, compiles, launched
 from train.live_census import LiveCensus
 from train.live_folder import lacks_census
-from train.memory import enough_memory
 from train.metrics import Metrics
 from train.module import Training
-from train.order import Steps, TrainingOrder
-from train.plan import Plan
+from train.out_of_memory import enough_memory
 from train.progress import Bar
-from train.reading import loader, readers_alive
-from train.stopping import Stopping
+from train.ranks import Together
 from train.sweep import check_variant
 from train.throughput import Throughput
-from train.together import Together
 from train.validation import validation_windows
-from train.watch import Watch
+from wandb_run import Mirror, WandbConfig, decided
 
 PADDING = ("<pad>", "<|padding|>")  # as OPT and Pythia have it
 ROWS = 32  # the token embedding has a multiple of this many rows, as OPT's 50272 for 50265 ids

@@ -5,8 +5,8 @@ from jaxtyping import Int
 from torch import Tensor, distributed
 
 from corpora.store import TokenSplit
+from train.data_order import TrainingOrder
 from train.module import Training
-from train.order import TrainingOrder
 
 
 def validation_windows(split: TokenSplit, context: int, sequences: int) -> Int[Tensor, "sequence position"]:

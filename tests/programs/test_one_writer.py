@@ -8,7 +8,7 @@ from processes import start_program
 from test_locks import held
 
 import locks
-from analyze.analysis import analyze
+from analyze.pipeline import analyze
 from errors import UserError
 
 ELSEWHERE = "error: {folder} is being written by process {pid} on "

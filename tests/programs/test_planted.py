@@ -14,13 +14,13 @@ from processes import command, program
 from reading import read_model
 from rich.console import Console
 
-from analyze.analysis import analyze, draw
-from analyze.comparing import compare
-from analyze.folder import open_census
-from analyze.formats import write_meta
-from analyze.redrawing import redraw
+from analyze.compare_runs import compare
+from analyze.pipeline import analyze, draw
+from analyze.recompute import redraw
+from analyze.storage.formats import write_meta
+from analyze.tables.census import open_census
 from errors import UserError
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from models.opt import OPT, initialise
 
 NAMES = list(PLANTED)

@@ -15,7 +15,7 @@ from processes import SERVER, become_rank, free_port, start_workers_as_alone
 
 from corpora.config import CorpusConfig
 from corpora.prepare import token_store
-from train import keeping
+from train import checkpointing as keeping
 from train.config import BatchConfig, TrainConfig
 from train.folder import last_checkpoint
 from train.training import train

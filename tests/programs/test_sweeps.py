@@ -10,7 +10,7 @@ import pytest
 import tiny
 from processes import HERE, SERVER
 
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from train import training
 from train.config import TrainConfig
 

@@ -14,13 +14,13 @@ from processes import SERVER, become_rank, free_port, start_workers_as_alone
 
 from corpora.prepare import token_store
 from errors import plainly
-from models.opening import open_checkpoint
+from models.open_checkpoint import open_checkpoint
 from signals import STOPPED
 from train.config import LiveConfig, TrainConfig
 from train.folder import last_checkpoint
+from train.graceful_stop import Stopping
 from train.module import Training
-from train.stopping import Stopping
-from train.together import Together
+from train.ranks import Together
 from train.training import train
 
 SECONDS = 120  # after which a rank that waits for another is said to wait for ever

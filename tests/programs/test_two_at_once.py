@@ -21,7 +21,7 @@ import torch
 from processes import QUIET, SERVER, become_program
 
 import locks
-from analyze import analysis
+from analyze import pipeline as analysis
 
 IMPATIENT = 0.2  # seconds instead of locks.PATIENCE: a try is short
 TRIES = 20

@@ -1,0 +1,81 @@
+"""What neurons write, and detectors -> do detectors suppress the tokens that trigger them (section 4.4)? Needs no weights."""
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from analyze.config import Thresholds
+from analyze.neuron_types.logit_attribution import DRAWS, LOOSEST, LayerWrites
+
+COLUMNS: dict[str, pl.DataType] = {
+    "trigger_projection": pl.Float64(),
+    "trigger_projection_centered": pl.Float64(),
+    "suppresses_trigger": pl.Boolean(),
+    "top_promoted": pl.List(pl.Int32()),
+    "top_suppressed": pl.List(pl.Int32()),
+}
+CONVENTIONS = ("raw", "centered", "gain")
+SHARES = [f"{of}suppressing_share_{convention}" for of in ("", "random_") for convention in CONVENTIONS]
+TOO_LOOSE = (
+    f"Whether detectors suppress their triggers is left out: projections are kept for thresholds.coverage={LOOSEST.coverage}, "
+    f"detection={LOOSEST.detection}, unigrams={LOOSEST.unigrams} and stricter ones; looser ones need the model."
+)
+
+
+def answerable(thresholds: Thresholds) -> bool:
+    """Whether every detector of these thresholds, and all it detects, is among the candidates."""
+    strict = thresholds.coverage >= LOOSEST.coverage and thresholds.detection >= LOOSEST.detection
+    return strict and thresholds.unigrams <= LOOSEST.unigrams
+
+
+def with_suppression(neurons: pl.DataFrame, writes: LayerWrites, thresholds: Thresholds) -> pl.DataFrame:
+    """Add `COLUMNS` to the rows of one layer; docs/definitions.md says what each means."""
+    projection, centered = np.full((2, neurons.height), np.nan)
+    if answerable(thresholds):
+        detectors = neurons["token_detector"].to_numpy()
+        on_triggers = group_means(neurons, writes)[:, :, 0]
+        projection[detectors] = on_triggers[0]
+        centered[detectors] = on_triggers[1]
+    raw = pl.Series(projection).fill_nan(None)
+    found = {
+        "trigger_projection": raw,
+        "trigger_projection_centered": pl.Series(centered).fill_nan(None),
+        "suppresses_trigger": raw < 0,
+        "top_promoted": writes.top_promoted.tolist(),
+        "top_suppressed": writes.top_suppressed.tolist(),
+    }
+    return neurons.hstack(pl.DataFrame(found, schema=COLUMNS))
+
+
+def group_means(neurons: pl.DataFrame, writes: LayerWrites) -> Float[np.ndarray, "convention detector group"]:
+    """Mean of `E @ u` over every detector's detected tokens (group 0) and over as many random ones (the other groups).
+
+    Conventions are raw, centered and, given a final LayerNorm, gain.
+    """
+    detectors = neurons.filter("token_detector").select("neuron", "detected_tokens")
+    means = np.empty((len(writes.projections), detectors.height, 1 + DRAWS))
+    for row, (neuron, detected) in enumerate(detectors.iter_rows()):
+        own = slice(writes.candidate_offsets[neuron], writes.candidate_offsets[neuron + 1])
+        chosen = np.isin(writes.candidate_ids[own], detected)
+        assert chosen.sum() == len(detected), "a detected token is no candidate"
+        means[:, row] = writes.projections[:, own][:, chosen].mean(1, dtype=np.float64)
+    centered = means[0] - writes.mean[detectors["neuron"].to_numpy(), None]
+    return np.insert(means, 1, centered, axis=0)
+
+
+def suppressing_shares(neurons: pl.DataFrame, writes: LayerWrites, thresholds: Thresholds) -> dict[str, float | None]:
+    """`SHARES` of one layer: how many of its detectors write against their triggers, and against random groups as large.
+
+    None where the layer has no detector, the model no final LayerNorm (gain), or the corpus no token to draw.
+    """
+    shares: dict[str, float | None] = dict.fromkeys(SHARES)
+    if answerable(thresholds):
+        for convention, means in zip(CONVENTIONS, group_means(neurons, writes), strict=False):
+            shares[f"suppressing_share_{convention}"] = _below_zero(means[:, :1])
+            shares[f"random_suppressing_share_{convention}"] = _below_zero(means[:, 1:])
+    return shares
+
+
+def _below_zero(means: Float[np.ndarray, "detector group"]) -> float | None:
+    known = means[~np.isnan(means)]
+    return float((known < 0).mean()) if len(known) else None
