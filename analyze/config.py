@@ -137,7 +137,7 @@ class AnalyzeConfig:
             raise UserError(f"tokens={self.tokens} leaves nothing to read; give at least the length of one sequence.")
         if not re.fullmatch(r"all|first_half|\[?\d{1,9}( *, *\d{1,9})*\]?", self.layers):
             raise UserError(f"layers={self.layers[:60]} is not all, first_half or a list of layers such as 0,1,5.")
-        if self.corpus.source == "tokens" and self.split != "auto":
+        if isinstance(self.corpus, CorpusConfig) and self.corpus.source == "tokens" and self.split != "auto":
             raise UserError(f"split={self.split}: corpus=tokens has no splits; leave it out.")
         expand_home(self, "ckpt", "out", "null", "scratch")
         check_settings(self)

@@ -30,7 +30,7 @@ from signals import STOPPED, Stopped
 from train import dataloader as reading
 from train.config import BatchConfig, OptimizerConfig, TrainConfig, WatchConfig
 from train.data_order import Steps, TrainingOrder
-from train.folder import finished_steps, identity, last_checkpoint, run_name
+from train.folder import finished_steps, identity, known_name, last_checkpoint, run_name
 from train.launching import launched
 from train.module import Training
 from train.progress import Bar
@@ -337,6 +337,15 @@ def test_a_name_that_is_cut_begins_with_what_is_swept() -> None:
     assert run_name(long, ["seed=7", "model=b/c"]).startswith("seed_7-model_b+c-a_1-corpus.path_xxx")
     assert len({run_name(long, ["seed=7"]), run_name(long.replace("_7", "_8"), ["seed=8"])}) == 2
     assert run_name("a_1-seed_7", ["seed=7"]) == "a_1-seed_7", "a short one stays"
+
+
+def test_a_run_that_is_named_otherwise_in_a_sweep_is_the_same_run(tmp_path: Path) -> None:
+    long = f"corpus.path_{'x' * 200}-seed_7"
+    alone, swept = run_name(long), run_name(long, ["seed=7"])
+    assert alone != swept and known_name(tmp_path / "runs", swept) == swept
+    (tmp_path / alone).mkdir()
+    assert known_name(tmp_path, swept) == alone
+    assert known_name(tmp_path, run_name(long.replace("_7", "_8"))) != alone and known_name(tmp_path, "baseline") == "baseline"
 
 
 def test_what_is_swept_is_noted_for_the_jobs() -> None:

@@ -121,6 +121,14 @@ def run_name(overrides: str, swept: Sequence[str] = ()) -> str:
     return f"{name}-{hashlib.sha256(overrides.encode()).hexdigest()[:8]}"
 
 
+def known_name(runs: Path, name: str) -> str:
+    """The name under which `runs` has this run already: one that is cut begins otherwise in a sweep than alone, with the same hash."""
+    digest = re.search(r"-[0-9a-f]{8}$", name)
+    if digest is None or not runs.is_dir():
+        return name
+    return next((folder.name for folder in sorted(runs.iterdir()) if folder.name.endswith(digest[0])), name)
+
+
 def last_checkpoint(run: Path) -> Path:
     """The file a run resumes from."""
     return run / "checkpoints" / "last.ckpt"

@@ -22,7 +22,7 @@ from paths import quoted_paths
 from settings import configuration, setting_names
 from signals import WARNINGS
 from train.config import TrainConfig
-from train.folder import run_name
+from train.folder import known_name, run_name
 from train.sweep import announce_sweep, began, variant
 from train.swept_settings import noted, swept
 from train.training import train
@@ -36,7 +36,8 @@ def main(cfg: DictConfig) -> None:
     with plainly(*WARNINGS) if alone else nullcontext():
         config = configuration(cfg, TrainConfig)
         keep_freed()
-        config = replace(config, name=config.name or run_name(hydra_config.job.override_dirname, swept(hydra_config)))
+        name = run_name(hydra_config.job.override_dirname, swept(hydra_config))
+        config = replace(config, name=config.name or known_name(Path(config.runs), name))
         job, overrides = 0 if alone else hydra_config.job.num, list(hydra_config.overrides.task)
         task = partial(train, config, overrides, job, began())
         task() if alone else variant(config.name, job, config.time_limit, task)
