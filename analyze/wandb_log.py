@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
-from analyze.figures.style import TYPES
+from analyze.neuron_types.taxonomy import TYPES
 from analyze.tables.census import Census
 from wandb_run import Mirror, WandbConfig
 

@@ -16,7 +16,7 @@ import wandb
 import wandb_workspaces.reports.v2.interface as panels
 import wandb_workspaces.workspaces as workspaces
 
-from analyze.figures.style import TYPES
+from analyze.neuron_types.taxonomy import TYPES
 from errors import BEGINS_AGAIN, plainly
 from files import write_whole
 from wandb_run import PROJECT, mode_of_environment

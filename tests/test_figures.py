@@ -18,8 +18,9 @@ from analyze.figures.catalogue import census_figures, comparison_figures, drawn,
 from analyze.figures.layout import Captioned, PlainPowers, printable
 from analyze.figures.position_coverage import first_positions, position_teams
 from analyze.figures.positions import mutual_information, position_examples, positional_neurons
-from analyze.figures.style import PALETTE, POSITION_TYPES, STRENGTHS, position_colour, ramp, with_css_variables
+from analyze.figures.style import PALETTE, position_colour, ramp, with_css_variables
 from analyze.figures.trigger_suppression import trigger_suppression, what_detectors_write
+from analyze.neuron_types.taxonomy import PATTERNS, STRENGTHS
 from analyze.neuron_types.trigger_suppression import SHARES
 from analyze.page.neuron_payload import table_block
 from analyze.tables.census import Census, open_census
@@ -334,14 +335,14 @@ def test_spread_keeps_the_ends() -> None:
 
 @pytest.mark.parametrize("shade", [0, 1])
 def test_the_eight_kinds_stay_apart_for_the_colour_blind(shade: int) -> None:
-    names = [f"{kind}-{strength}" for kind in POSITION_TYPES for strength in STRENGTHS]
+    names = [f"{kind}-{strength}" for kind in PATTERNS for strength in STRENGTHS]
     deuteranopia = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
     protanopia = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
     for seen in (np.eye(3), deuteranopia, protanopia):  # Machado, Oliveira and Fernandes 2009
         lab = {name: _lab(seen @ _linear(PALETTE[name][shade])) for name in names}
         for a, b in combinations(names, 2):
             assert np.linalg.norm(lab[a] - lab[b]) > 10, (a, b)
-    for kind in POSITION_TYPES:  # intensity alone tells strong from weak: in grey print
+    for kind in PATTERNS:  # intensity alone tells strong from weak: in grey print
         strong, weak = (_lab(_linear(PALETTE[f"{kind}-{strength}"][shade]))[0] for strength in STRENGTHS)
         assert abs(strong - weak) > 20, kind
 

@@ -11,7 +11,6 @@ import pytest
 
 from analyze.config import PositionRules, Thresholds
 from analyze.neuron_types.position import (
-    TYPES,
     bias,
     corrected,
     domain_difference,
@@ -23,6 +22,7 @@ from analyze.neuron_types.position import (
     thinness,
 )
 from analyze.neuron_types.position_coverage import Team, indicated, team
+from analyze.neuron_types.taxonomy import PATTERNS
 from analyze.tables.positions import bias_warning, position_columns, position_domains, serves_first_positions
 from errors import UserError
 
@@ -43,7 +43,7 @@ def information(curve: np.ndarray) -> float:
 
 def kind(curve: np.ndarray) -> tuple[str, bool]:
     found = position_types(curve[:, None].astype(float), len(curve), RULES)
-    return TYPES[found.kind[0]], bool(found.strong[0])
+    return PATTERNS[found.kind[0]], bool(found.strong[0])
 
 
 def entropy(f: float) -> float:
@@ -175,7 +175,7 @@ def test_random_curves_are_sorted_as_the_oracle_sorts_them(positions: int) -> No
     found = position_types(fired / seen[:, None], positions, RULES)
     judged = [n for n, row in enumerate(rows) if row["position_type"]]
     assert len({rows[n]["position_type"] for n in judged}) >= 3, "the test should meet several types"
-    assert [(TYPES[found.kind[n]], bool(found.strong[n])) for n in judged] == [
+    assert [(PATTERNS[found.kind[n]], bool(found.strong[n])) for n in judged] == [
         (rows[n]["position_type"], rows[n]["position_strong"]) for n in judged
     ]
 
@@ -209,7 +209,7 @@ RULED: dict[str, Rule] = {  # what a rule changes: curve, rules, type and streng
 def test_every_rule_of_types_can_be_changed(name: str) -> None:
     curve, changed, expected = RULED[name]
     found = position_types(curve[:, None].astype(float), T, PositionRules(**changed))
-    assert (TYPES[found.kind[0]], bool(found.strong[0])) == expected
+    assert (PATTERNS[found.kind[0]], bool(found.strong[0])) == expected
     assert name in {"outer", "smoothing"} or kind(curve) != expected
 
 

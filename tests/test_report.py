@@ -21,8 +21,8 @@ from analyze.figures.dead_and_frequency import dead_and_frequency
 from analyze.figures.ngrams import ngram_buckets
 from analyze.figures.over_training import dead_over_training, types_over_training
 from analyze.figures.positions import position_examples, positional_neurons
-from analyze.figures.style import POSITION_TYPES, STRENGTHS, TYPES
 from analyze.figures.tooltips import marks, step_lines
+from analyze.neuron_types.taxonomy import PATTERNS, STRENGTHS, TYPES
 from analyze.neuron_types.trigger_suppression import SHARES
 from analyze.page.binary_payload import packed, rounded, whole
 from analyze.page.build import census_page, comparison_page, run_page, summary
@@ -306,7 +306,7 @@ def test_suppression_is_told_beside_other_conventions_and_chance(census: Census)
 
 def test_histories_are_the_milestones_tables(runs: dict[str, list[Census]], pages: tuple[str, str]) -> None:
     _, arrays = unpacked(block(pages[0], "id=steps"))
-    kinds = [f"{kind} {strength}" for kind in POSITION_TYPES for strength in STRENGTHS]
+    kinds = [f"{kind} {strength}" for kind in PATTERNS for strength in STRENGTHS]
     for at, census in enumerate(runs["nopos"]):
         rows = slice(at * census.neurons.height, (at + 1) * census.neurons.height)
         assert [TYPES[code] for code in arrays["type"][rows]] == census.neurons["type"].to_list()

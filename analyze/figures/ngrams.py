@@ -27,9 +27,10 @@ from analyze.figures.layout import (
     with_untrained,
 )
 from analyze.figures.style import FAINT, INK, PALETTE, PAPER, ramp, styled
+from analyze.neuron_types.taxonomy import DETECTED
 from analyze.tables.census import Census
 from analyze.tables.labels import evenly_spaced
-from analyze.tables.layers import BUCKETS, DETECTED, bucket_columns
+from analyze.tables.layers import BUCKETS, bucket_columns
 
 MOST_LINES = 8
 PLURAL = {1: "unigrams", 2: "bigrams", 3: "trigrams"}

@@ -10,7 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analyze.figures.layout import Captioned, in_percent, in_powers, legend_below, panels, short, source
-from analyze.figures.style import FAINT, TYPE_COLOURS, TYPE_WORDS, TYPES, ramp, styled
+from analyze.figures.style import FAINT, TYPE_COLOURS, ramp, styled
+from analyze.neuron_types.taxonomy import TYPE_LABELS, TYPES
 from analyze.tables.census import Census
 from analyze.tables.labels import evenly_spaced
 
@@ -60,7 +61,7 @@ def layer_panels(rows: Sequence[Sequence[int]], height: float = 2.0) -> tuple[Fi
 
 def legend_of_types(figure: Figure, kinds: Sequence[str]) -> None:
     """The colours of the types that occur, above the panels."""
-    handles = [Patch(facecolor=TYPE_COLOURS[kind], label=TYPE_WORDS[kind]) for kind in kinds]
+    handles = [Patch(facecolor=TYPE_COLOURS[kind], label=TYPE_LABELS[kind]) for kind in kinds]
     figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)))
 
 

@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analyze.figures.layout import Captioned, legend_below, panels, say, short, source
-from analyze.figures.style import FAINT, INK, LINE_COLOURS, LINE_MARKERS, PALETTE, POSITION_WORDS, position_colour, styled
+from analyze.figures.style import FAINT, INK, LINE_COLOURS, LINE_MARKERS, PALETTE, position_colour, styled
 from analyze.figures.tooltips import says
 from analyze.neuron_types.position_coverage import Indicated, indicated, members
+from analyze.neuron_types.taxonomy import PATTERN_LABELS
 from analyze.tables.census import Census
 
 MOST_TEAMS, MOST_MEMBERS = 3, 24  # panels, and rows in each
@@ -139,7 +140,7 @@ def _first_curves(axes: Axes, census: Census, neurons: pl.DataFrame) -> None:
     places = min(3 * census.thresholds.positions.first, len(census.seen_at))
     for i, row in enumerate(neurons.iter_rows(named=True)):
         curve = census.position_curves(row["layer"], [row["neuron"]])[0, :places]
-        kind = f", {POSITION_WORDS[row['position_type']]}" if row["position_type"] else ""
+        kind = f", {PATTERN_LABELS[row['position_type']]}" if row["position_type"] else ""
         words = f"L{row['layer']}N{row['neuron']}, fired {short(row['n_fired'])} times{kind}"
         link = f"#L{row['layer']}N{row['neuron']}"
         axes.plot(np.arange(places), curve, marker=LINE_MARKERS[i], color=LINE_COLOURS[i], markersize=2.5, label=words, url=link)

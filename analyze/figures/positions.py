@@ -24,8 +24,9 @@ from analyze.figures.layout import (
     ticks_every,
     with_untrained,
 )
-from analyze.figures.style import FAINT, GRID, INK, PALETTE, POSITION_TYPES, POSITION_WORDS, STRENGTHS, position_colour, styled
+from analyze.figures.style import FAINT, GRID, INK, PALETTE, position_colour, styled
 from analyze.figures.tooltips import says
+from analyze.neuron_types.taxonomy import PATTERN_LABELS, PATTERNS, STRENGTHS
 from analyze.tables.census import Census
 
 FAINTEST = 1e-4  # nats; lower mutual information shares the lowest bin
@@ -80,12 +81,12 @@ def position_examples(census: Census) -> Captioned:
         say(axes, _none_positional(census))
         return Captioned(figure, caption)
     figure, grid = panels(2, 4, 2.35, 1.6, sharex=True, sharey=True)
-    for column, kind in enumerate(POSITION_TYPES):
+    for column, kind in enumerate(PATTERNS):
         for row, strength in enumerate(STRENGTHS):
             alike = positional.filter((pl.col("position_type") == kind) & (pl.col("position_strong") == (strength == "strong")))
             _example(grid[row, column], census, alike.sort("position_mi_corrected", descending=True), kind, strength)
         grid[0, column].annotate(
-            POSITION_WORDS[kind], (0.5, 1), (0, 22), "axes fraction", textcoords="offset points", ha="center", weight="bold"
+            PATTERN_LABELS[kind], (0.5, 1), (0, 22), "axes fraction", textcoords="offset points", ha="center", weight="bold"
         )
     figure.suptitle(census.title, fontsize=9)
     figure.supxlabel("position", fontsize=8.5)
@@ -164,7 +165,7 @@ def _stack(axes: Axes, census: Census, wide: int, high: int, layers: int) -> Non
         told = here["position_mi_corrected"]
         says(
             circles,
-            [f"{POSITION_WORDS[kind]}, {strength}\n{nats:.3g} nats" for (kind, strength), nats in zip(kinds, told, strict=True)],
+            [f"{PATTERN_LABELS[kind]}, {strength}\n{nats:.3g} nats" for (kind, strength), nats in zip(kinds, told, strict=True)],
         )
         axes.add_collection(circles)
         crowded = len(numbers) > 24
@@ -192,15 +193,15 @@ def _room_for_numbers(axes: Axes, circles: float, *, crowded: bool) -> float:
 
 def _in_order(neurons: pl.DataFrame) -> pl.DataFrame:
     """By type, the strong first, and the most positional first."""
-    kind = pl.col("position_type").replace_strict({kind: i for i, kind in enumerate(POSITION_TYPES)}, return_dtype=pl.Int32)
+    kind = pl.col("position_type").replace_strict({kind: i for i, kind in enumerate(PATTERNS)}, return_dtype=pl.Int32)
     return neurons.sort(kind, ~pl.col("position_strong"), -pl.col("position_mi_corrected"))
 
 
 def _eight_kinds() -> list[Line2D]:
     return [
-        Line2D([], [], linestyle="none", marker="o", markersize=5.5, markeredgewidth=0.6, label=f"{POSITION_WORDS[kind]}, {strength}",
+        Line2D([], [], linestyle="none", marker="o", markersize=5.5, markeredgewidth=0.6, label=f"{PATTERN_LABELS[kind]}, {strength}",
                markerfacecolor=position_colour(kind, strength), markeredgecolor=position_colour(kind, "strong"))
-        for kind in POSITION_TYPES for strength in STRENGTHS
+        for kind in PATTERNS for strength in STRENGTHS
     ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The colours of the figures and pages: told apart by the colour-blind, in grey print, on white paper and on a dark screen.
 
-Every colour has a name, a shade for paper and a shade for a dark page; an inline SVG names them as CSS variables. The hues are
-Okabe and Ito's, with the paper's meaning: oscillatory purple, both red, one green, other yellow; strong stands out, weak is faint.
+Every colour has a name, a shade for paper and a shade for a dark page; an inline SVG names them as CSS variables.
+Those of types are in analyze/neuron_types/taxonomy.py; strong stands out, weak is faint.
 """
 
 import re
@@ -11,18 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from matplotlib import rc_context
 
-POSITION_TYPES = ("oscillatory", "both", "one", "other")
-STRENGTHS = ("strong", "weak")
-TYPES = ("dead", "token", "bigram", "trigram", "positional", "other")
-TYPE_WORDS = {
-    "dead": "dead",
-    "token": "token detector",
-    "bigram": "bigram detector",
-    "trigram": "trigram detector",
-    "positional": "positional",
-    "other": "other",
-}
-POSITION_WORDS = {"oscillatory": "oscillatory", "both": "both extremes", "one": "one extreme", "other": "other"}
+from analyze.neuron_types.taxonomy import NEURON_TYPES, POSITION_PATTERNS
 
 _RAMP = (
     "#46085C",
@@ -39,20 +28,9 @@ PALETTE: dict[str, tuple[str, str]] = {  # name: on paper, on a dark page
     "faint": ("#767676", "#9AA2AD"),
     "grid": ("#E2E2E2", "#343A42"),
     "paper": ("#FFFFFF", "#16191E"),
-    "oscillatory-strong": ("#5B2A86", "#B78CFF"),
-    "oscillatory-weak": ("#B999DC", "#6B509A"),
-    "both-strong": ("#B83200", "#FF7A3D"),
-    "both-weak": ("#F0986E", "#74331A"),
-    "one-strong": ("#00694F", "#2BD4A2"),
-    "one-weak": ("#6FC9AB", "#227A64"),
-    "other-strong": ("#C99700", "#F7DC4B"),
-    "other-weak": ("#F0DC78", "#7C6C20"),
-    "type-dead": ("#4A4A4A", "#A3A9B2"),
-    "type-token": ("#0072B2", "#4DB2EC"),
-    "type-bigram": ("#56B4E9", "#2C7CAE"),
-    "type-trigram": ("#009E73", "#23C797"),
-    "type-positional": ("#D55E01", "#FF8A4C"),
-    "type-other": ("#DADADA", "#3F454E"),
+    **{f"{pattern.name}-strong": pattern.strong for pattern in POSITION_PATTERNS},
+    **{f"{pattern.name}-weak": pattern.weak for pattern in POSITION_PATTERNS},
+    **{f"type-{kind.name}": kind.colour for kind in NEURON_TYPES},
     "line-0": ("#0072B3", "#4DB2ED"),
     "line-1": ("#D55E00", "#FF8A4D"),
     "line-2": ("#009E74", "#23C798"),
@@ -62,7 +40,7 @@ PALETTE: dict[str, tuple[str, str]] = {  # name: on paper, on a dark page
     **{f"ramp-{i}": (paper, dark) for i, (paper, dark) in enumerate(zip(_RAMP, reversed(_RAMP), strict=True))},
 }
 INK, FAINT, GRID, PAPER = (PALETTE[name][0] for name in ("ink", "faint", "grid", "paper"))
-TYPE_COLOURS = {kind: PALETTE[f"type-{kind}"][0] for kind in TYPES}
+TYPE_COLOURS = {kind.name: kind.colour[0] for kind in NEURON_TYPES}
 LINE_COLOURS = tuple(PALETTE[f"line-{i}"][0] for i in range(6))
 LINE_MARKERS = ("o", "s", "^", "D", "v", "P")
 

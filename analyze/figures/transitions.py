@@ -9,7 +9,8 @@ from matplotlib.patches import Polygon
 
 from analyze.figures.layout import Captioned, in_percent, short, source
 from analyze.figures.over_training import MOST_LAYERS, SHOWN, bars, layer_panels, legend_of_types
-from analyze.figures.style import FAINT, TYPE_COLOURS, TYPES, styled
+from analyze.figures.style import FAINT, TYPE_COLOURS, styled
+from analyze.neuron_types.taxonomy import TYPES
 from analyze.tables.census import Census
 from analyze.tables.history import NEURON, history
 from analyze.tables.labels import evenly_spaced

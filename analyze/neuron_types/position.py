@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, Int
 
 from analyze.config import PositionRules
 
-TYPES = ("oscillatory", "both", "one", "other")
 SLACK = 1e-9  # a moving average that is 0.05 exactly may come out 1e-17 beside it
 
 Curves = Float[np.ndarray, "place neuron"]
@@ -58,7 +57,7 @@ def last_position(fired: Int[np.ndarray, "place neuron"], coverage: int) -> Int[
 
 @dataclass(frozen=True)
 class PositionTypes:
-    """Type of every curve, as an index into `TYPES`, and whether it is the strong version."""
+    """Type of every curve, as an index into `PATTERNS`, and whether it is the strong version."""
 
     kind: Int[np.ndarray, " neuron"]
     strong: Bool[np.ndarray, " neuron"]

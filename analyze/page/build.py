@@ -8,10 +8,11 @@ from string import Template
 
 from analyze.config import Thresholds
 from analyze.figures.layout import Captioned
-from analyze.figures.style import TYPE_WORDS, TYPES, css_variables
+from analyze.figures.style import css_variables
+from analyze.neuron_types.taxonomy import TYPE_LABELS, TYPES
 from analyze.page.findings import census_findings, comparison_findings, run_findings
 from analyze.page.inline_svg import inline
-from analyze.page.neuron_payload import PATTERNS, left_out, table_block
+from analyze.page.neuron_payload import PATTERN_CODES, left_out, table_block
 from analyze.page.static_tables import FOOTER, glossary, layers, milestones_table, source
 from analyze.page.step_slider import at_last_step, slider, step_blocks
 from analyze.tables.census import Census
@@ -116,8 +117,8 @@ def _drawn(figures: Figures, *, links: bool = True) -> str:
 
 
 def _neurons(census: Census) -> str:
-    types = {f"type:{code}": TYPE_WORDS[kind] for code, kind in enumerate(TYPES)}
-    types |= {f"pattern:{code}": f"positional: {pattern}" for code, pattern in enumerate(PATTERNS)}
+    types = {f"type:{code}": TYPE_LABELS[kind] for code, kind in enumerate(TYPES)}
+    types |= {f"pattern:{code}": f"positional: {pattern}" for code, pattern in enumerate(PATTERN_CODES)}
     content = f"""<p><span id=left-out>{escape(left_out(census))}</span>
 Click a row, or press Enter on it, to open the neuron; its address can be shared.</p>
 <form class=controls onsubmit="return false">

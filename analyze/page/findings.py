@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from analyze.figures.style import POSITION_TYPES, POSITION_WORDS
+from analyze.neuron_types.taxonomy import PATTERN_LABELS, PATTERNS
 from analyze.page.findings_positions import between_domains, first_positions, teams, too_few_sequences
 from analyze.tables.census import Census
 from analyze.tables.labels import step_label
@@ -152,7 +152,7 @@ def _positional(census: Census) -> list[str]:
         .iter_rows(named=True)
     ):
         best = neurons.filter((pl.col("layer") == row["layer"]) & pl.col("position_type").is_not_null()).row(0, named=True)
-        kind, told = POSITION_WORDS[best["position_type"]], best["position_mi_corrected"]
+        kind, told = PATTERN_LABELS[best["position_type"]], best["position_mi_corrected"]
         found.append(
             f"Layer {row['layer']}: {row['positional']:,} of {row['neurons']:,} neurons are positional; the strongest, "
             f"L{best['layer']}N{best['neuron']} ({kind}), carries {told:.2f} nats."
@@ -175,7 +175,7 @@ def _without_training(census: Census) -> list[str]:
 
 
 def _kinds(census: Census) -> str:
-    return ", ".join(f"{POSITION_WORDS[kind]} {_with_strong(census, kind)}" for kind in POSITION_TYPES)
+    return ", ".join(f"{PATTERN_LABELS[kind]} {_with_strong(census, kind)}" for kind in PATTERNS)
 
 
 def _with_strong(census: Census, kind: str) -> str:

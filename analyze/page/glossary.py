@@ -1,13 +1,16 @@
 """What the words on a page mean: told when one points at them, and listed at its end."""
 
 from analyze.config import Thresholds
+from analyze.neuron_types.taxonomy import NEURON_TYPES, POSITION_PATTERNS
+
+TYPES = {kind.name: kind for kind in NEURON_TYPES}
 
 MEANINGS = {  # `asked` are the thresholds of the census
     "neuron": "One of the numbers between the two matrices of a layer's FFN. L5N123 is neuron 123 of layer 5; both count from 0.",
     "fires": "A neuron fires at a token if its value before the activation is above zero.",
     "counted tokens": "Tokens that the census reads and counts: all but the beginning-of-sequence token </s>.",
     "type": "The first that holds of: dead, token detector, bigram detector, trigram detector, positional; else other.",
-    "dead": "Never fired on any counted token. On more text it might: the dead bound says how rarely, with 95% confidence.",
+    TYPES["dead"].label: TYPES["dead"].meaning,
     "frequency": "Share of counted tokens at which the neuron fires.",
     "fired": "Counted tokens at which the neuron fires, of all counted tokens.",
     "fired at BOS": "Times it fires at the beginning-of-sequence token, which is not counted elsewhere.",
@@ -18,10 +21,7 @@ MEANINGS = {  # `asked` are the thresholds of the census
     "bigrams that cover it": "The least number of distinct pairs of tokens, ending at the current one, that make up "
     "{asked.coverage}% of its firings.",
     "trigrams that cover it": "The same for three tokens in a row.",
-    "token detector": "At most {asked.unigrams} tokens make up {asked.coverage}% of its firings, and those at which it fires "
-    "{asked.detection}% or more of the times that they occur do so too.",
-    "bigram detector": "The same for at most {asked.bigrams} pairs of tokens.",
-    "trigram detector": "The same for at most {asked.trigrams} triples of tokens.",
+    **{TYPES[name].label: TYPES[name].meaning for name in ("token", "bigram", "trigram")},
     "detected": "A token, or n-gram, at whose occurrences the neuron fires at least {asked.detection}% of the time.",
     "token support": "Share of its firings on detected n-grams that occur at least {asked.support_occurrences} times. A "
     "token seen once is detected too easily.",
@@ -31,15 +31,11 @@ MEANINGS = {  # `asked` are the thresholds of the census
     "occurs": "How often the token or n-gram occurs in the text.",
     "position": "A token's place in its sequence, from 0, where the beginning-of-sequence token stands.",
     "position curve": "Frequency of the neuron at each position. Positions that stand close together share a point.",
-    "positional": "Its firing tells more than {asked.position_mi:g} nats about position.",
+    TYPES["positional"].label: TYPES["positional"].meaning,
     "position, nats": "Mutual information between firing and position, less what chance alone gives. ln 2 = 0.69 is the most possible.",
     "uncorrected": "The same, before chance is taken off.",
     "pattern": "How the frequency of a positional neuron depends on position: oscillatory, both extremes, one extreme, or other.",
-    "oscillatory": "Its frequency rises and falls at least {asked.positions.changes} times between its lowest and its "
-    "highest {asked.positions.outer:.0%}.",
-    "both extremes": "It nearly never fires in some range of positions and nearly always in another.",
-    "one extreme": "It nearly never fires, or nearly always, in some range of positions, but not both.",
-    "other": "Of a pattern: none of these. Of a type: none of the types.",
+    **{pattern.label: pattern.meaning for pattern in POSITION_PATTERNS},
     "strong": "The pattern is exact: it reaches {asked.positions.strong_zero:g} and {asked.positions.strong_one:g}; of other "
     "patterns, that the curve is smooth.",
     "changes across domains": "The greatest difference, in frequency, between its position curves in two domains of the text.",

@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 import polars as pl
 
-from analyze.figures.style import POSITION_TYPES, POSITION_WORDS, STRENGTHS, TYPE_WORDS, TYPES
+from analyze.neuron_types.taxonomy import PATTERN_LABELS, PATTERNS, STRENGTHS, TYPE_LABELS, TYPES
 from analyze.page.binary_payload import Array, packed, rounded, whole
 from analyze.page.neuron_curves import curves
 from analyze.storage.census_files import checked
@@ -15,7 +15,7 @@ from analyze.tables.census import Census
 MOST_ROWS = 100_000
 MOST_NGRAMS = 30  # of each length that a neuron's panel lists
 NGRAMS = {1: "tokens", 2: "bigrams", 3: "trigrams"}
-PATTERNS = [f"{kind} {strength}" for kind in POSITION_TYPES for strength in STRENGTHS]
+PATTERN_CODES = [f"{kind} {strength}" for kind in PATTERNS for strength in STRENGTHS]
 LISTS = ("top_promoted", "top_suppressed")
 NUMBERS = {  # columns in a neuron's own panel, and their words in the glossary
     "n_fired_bos": "fired at BOS",
@@ -44,9 +44,9 @@ def table_block(census: Census, most: int | None = None) -> str:
     content = {
         "title": census.title,
         "n_tokens": census.n_tokens,
-        "types": [TYPE_WORDS[kind] for kind in TYPES],
-        "patterns": [f"{POSITION_WORDS[kind]}, {strength}" for kind in POSITION_TYPES for strength in STRENGTHS],
-        "colours": [pattern.replace(" ", "-") for pattern in PATTERNS],
+        "types": [TYPE_LABELS[kind] for kind in TYPES],
+        "patterns": [f"{PATTERN_LABELS[kind]}, {strength}" for kind in PATTERNS for strength in STRENGTHS],
+        "colours": [pattern.replace(" ", "-") for pattern in PATTERN_CODES],
         "lengths": list(NGRAMS.values()),
         "numbers": [(name, word) for name, word in NUMBERS.items() if name in arrays],
         "texts": [census.token_text(token) for token in tokens.tolist()],
@@ -96,7 +96,7 @@ def _columns(rows: pl.DataFrame) -> Iterator[tuple[str, Array]]:
     """Types and patterns as codes (-1 or 255: none), other columns as they are, under their own names."""
     yield "type", codes(rows["type"], TYPES)
     strength = pl.when("position_strong").then(pl.lit(" strong")).otherwise(pl.lit(" weak"))
-    yield "pattern", codes(rows.select(pl.col("position_type") + strength).to_series(), PATTERNS)
+    yield "pattern", codes(rows.select(pl.col("position_type") + strength).to_series(), PATTERN_CODES)
     for name, kind in rows.schema.items():
         if kind.is_integer() and name not in ("row", "n_tokens"):
             yield name, whole(rows[name])

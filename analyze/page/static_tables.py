@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from analyze.config import Thresholds
-from analyze.figures.style import POSITION_TYPES, POSITION_WORDS, STRENGTHS, TYPE_WORDS, TYPES
+from analyze.neuron_types.taxonomy import PATTERN_LABELS, PATTERNS, STRENGTHS, TYPE_LABELS, TYPES
 from analyze.page.findings import percent
 from analyze.page.glossary import meanings
 from analyze.tables.census import Census
@@ -27,8 +27,8 @@ LAYER_COLUMNS = {  # heading, and its word in the glossary
     "trigram_detectors": ("trigram detectors", "trigram detector"),
     "positional": ("positional", "positional"),
     **{
-        f"positional_{kind}_{strength}": (f"{POSITION_WORDS[kind]}, {strength}", POSITION_WORDS[kind])
-        for kind in POSITION_TYPES
+        f"positional_{kind}_{strength}": (f"{PATTERN_LABELS[kind]}, {strength}", PATTERN_LABELS[kind])
+        for kind in PATTERNS
         for strength in STRENGTHS
     },
     "team_neurons": ("team", "team"),
@@ -55,7 +55,7 @@ def layers(censuses: Sequence[Census]) -> str:
 
 def milestones_table(milestones: Sequence[Census], folder: Path) -> str:
     """Neurons of each type at each milestone, with links from `folder` to the milestones' own pages."""
-    heads = [_heading("milestone", ""), *(_heading(TYPE_WORDS[kind], TYPE_WORDS[kind]) for kind in TYPES)]
+    heads = [_heading("milestone", ""), *(_heading(TYPE_LABELS[kind], TYPE_LABELS[kind]) for kind in TYPES)]
     heads.append(_heading("oscillatory", "oscillatory"))
     rows = []
     for census in milestones:

@@ -8,12 +8,12 @@ import polars as pl
 
 from analyze.figures.layout import Captioned
 from analyze.figures.positions import positional_neurons
-from analyze.figures.style import TYPES
 from analyze.figures.tooltips import step_lines
+from analyze.neuron_types.taxonomy import TYPES
 from analyze.page import neuron_payload as neuron_table
 from analyze.page.binary_payload import Array, packed, rounded, whole
 from analyze.page.inline_svg import inline, pictured
-from analyze.page.neuron_payload import PATTERNS, codes, left_out, table_block, table_rows
+from analyze.page.neuron_payload import PATTERN_CODES, codes, left_out, table_block, table_rows
 from analyze.tables.census import Census
 from analyze.tables.history import NEURON
 from analyze.tables.labels import step_label
@@ -80,7 +80,7 @@ def _histories(milestones: Sequence[Census], rows: pl.DataFrame) -> Iterator[tup
     """Of every neuron in the last milestone's table what it was at each: one milestone after another."""
     told = [_told(census, rows) for census in milestones]
     yield "type", np.concatenate([codes(part["type"], TYPES) for part in told])
-    yield "pattern", np.concatenate([codes(part["pattern"], PATTERNS) for part in told]).astype("i4")
+    yield "pattern", np.concatenate([codes(part["pattern"], PATTERN_CODES) for part in told]).astype("i4")
     yield "frequency", rounded(pl.concat([part["frequency"] for part in told]))
     yield "position_mi_corrected", rounded(pl.concat([part["position_mi_corrected"] for part in told]))
     yield "detected_tokens", whole(pl.concat([part["detected"] for part in told]))

@@ -5,7 +5,7 @@ import itertools
 import polars as pl
 
 from analyze.config import PositionRules
-from analyze.neuron_types.position import TYPES
+from analyze.neuron_types.taxonomy import DETECTED, PATTERNS
 from analyze.tables.positions import serves_first_positions
 
 BUCKETS = {  # a bucket is over one and up to the next; the last has no end
@@ -13,7 +13,6 @@ BUCKETS = {  # a bucket is over one and up to the next; the last has no end
     "bigrams": (0, 50, 100, 200, 500, 1000, 2000, 5000),
     "trigrams": (0, 50, 100, 200, 500, 1000, 5000, 20000),
 }
-DETECTED = {1: "token", 2: "bigram", 3: "trigram"}
 
 
 def layer_table(neurons: pl.DataFrame, ngrams: pl.DataFrame, rules: PositionRules) -> pl.DataFrame:
@@ -29,7 +28,7 @@ def layer_table(neurons: pl.DataFrame, ngrams: pl.DataFrame, rules: PositionRule
         serves_first_positions(rules).sum().alias("first_positions"),
         *(
             ((pl.col("position_type") == kind) & (pl.col("position_strong") == strong)).sum().alias(f"positional_{kind}_{word}")
-            for kind in TYPES
+            for kind in PATTERNS
             for strong, word in ((True, "strong"), (False, "weak"))
         ),
     )

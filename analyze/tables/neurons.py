@@ -6,6 +6,7 @@ import polars as pl
 from analyze.config import Thresholds
 from analyze.counts.layer import CorpusCounts, LayerCounts
 from analyze.neuron_types.ngram_detectors import LayerDetectors
+from analyze.neuron_types.taxonomy import neuron_type
 from analyze.tables.positions import COLUMNS, position_columns
 
 SCHEMA: dict[str, pl.DataType] = {
@@ -73,13 +74,4 @@ def neuron_table(
         },
         schema_overrides={name: dtype for name, dtype in SCHEMA.items() if name != "type"},
     )
-    return table.with_columns(_type(thresholds)).select(list(SCHEMA))
-
-
-def _type(thresholds: Thresholds) -> pl.Expr:
-    """The first that holds of dead, token, bigram, trigram, positional; else other."""
-    kind = pl.when(pl.col("dead")).then(pl.lit("dead"))
-    for name in ("token", "bigram", "trigram"):
-        supported = pl.col(f"{name}_support") >= thresholds.support
-        kind = kind.when(pl.col(f"{name}_detector") & supported).then(pl.lit(name))  # type: ignore[assignment]
-    return kind.when(pl.col("position_type").is_not_null()).then(pl.lit("positional")).otherwise(pl.lit("other")).alias("type")
+    return table.with_columns(neuron_type(thresholds)).select(list(SCHEMA))

@@ -6,7 +6,6 @@ from jaxtyping import Int
 
 from analyze.config import PositionRules, Thresholds
 from analyze.neuron_types.position import (
-    TYPES,
     bias,
     corrected,
     domain_difference,
@@ -15,6 +14,7 @@ from analyze.neuron_types.position import (
     position_types,
     run_length,
 )
+from analyze.neuron_types.taxonomy import PATTERNS
 from corpora.sequences import Read
 
 NEURONS_AT_ONCE = 2048  # whose curves are at hand together: 2048 places of them are 34 MB
@@ -71,7 +71,7 @@ def _sorted(
         used = seen > 0
         found = position_types(fired[used][:, chosen] / seen[used][:, None], len(seen), thresholds.positions)
         kind[chosen], strong[chosen] = found.kind, found.strong
-    types = pl.Series(kind, dtype=pl.Int8).replace_strict(range(len(TYPES)), TYPES, default=None, return_dtype=pl.String)
+    types = pl.Series(kind, dtype=pl.Int8).replace_strict(range(len(PATTERNS)), PATTERNS, default=None, return_dtype=pl.String)
     return pl.DataFrame(
         {
             "position_mi": information,
