@@ -209,7 +209,7 @@ class Imitation(Device):
             frame = frame.f_back
         file = Path(frame.f_code.co_filename)
         site = f"{file.name}:{frame.f_lineno}"
-        if file.parent.name in PARTS:
+        if ROOT in file.parents and file.relative_to(ROOT).parts[0] in PARTS:
             with self.queues.lock:
                 self.sites[site] = f"{file.stem}.{frame.f_code.co_name}"
         return site != self.ignore

@@ -140,7 +140,7 @@ def test_what_another_census_is_of_is_named(
         return CensusTask(models[of], sequences_for(models[of], chosen), tmp_path / "out", chosen)
 
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr("analyze.census.corpus_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr("analyze.census.take.corpus_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         take(task(), QUIET)
     for state in ("begun", "finished"):
         if state == "finished":

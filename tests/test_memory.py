@@ -83,7 +83,7 @@ with given_back():
 def test_a_census_whose_memory_is_limited_keeps_nothing(setting: str, kept: bool, tmp_path: Path) -> None:
     """Told by the program itself, which then finds no checkpoint."""
     program = """
-import runpy, sys, memory
+import runpy, sys, allocator as memory
 memory.keep_freed = lambda: print("kept")
 here, setting = sys.argv[1:]
 sys.argv = [f"{here}/analyze/run.py", "ckpt=./gone", setting]

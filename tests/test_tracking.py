@@ -268,7 +268,7 @@ def test_the_environment_names_project_entity_and_tags_but_no_run(
     monkeypatch.setenv("SM_TRAINING_ENV", "{}")
     monkeypatch.setenv("TRAINING_JOB_NAME", "theirs")
     program = f"""import sys; sys.path[:0] = {sys.path!r}
-from pathlib import Path; from rich.console import Console; from tracking import Mirror, WandbConfig, decided
+from pathlib import Path; from rich.console import Console; from wandb_run import Mirror, WandbConfig, decided
 console = Console(stderr=True)
 for name in "ab":
     mirror = Mirror(decided(WandbConfig("offline"), console), Path(name), name, "g", {{}}, console)
