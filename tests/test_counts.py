@@ -29,7 +29,7 @@ from analyze.firing.packing import NEVER
 from analyze.neuron_types.ngram_detectors import layer_detectors
 from analyze.storage import scratch
 from analyze.storage.stored import Stored
-from analyze.tables.neurons import neuron_table
+from analyze.tables.neurons import LayerFindings, neuron_table
 from analyze.tables.ngrams import ngram_table
 from device import CPU
 from errors import UserError
@@ -55,7 +55,7 @@ def counted(fires: np.ndarray, ids: np.ndarray, keep: int | None = 500, on_devic
 def tables(counts: LayerCounts, rows: Index, thresholds: Thresholds | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     thresholds = thresholds or Thresholds()
     found = layer_detectors(counts, rows, thresholds)
-    return neuron_table(0, counts, rows.corpus, found, thresholds), ngram_table(0, found, rows)
+    return neuron_table(LayerFindings(0, counts, rows.corpus, found, thresholds)), ngram_table(0, found, rows)
 
 
 def same(a: LayerCounts, b: LayerCounts) -> bool:

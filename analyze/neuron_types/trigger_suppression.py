@@ -1,5 +1,7 @@
 """What neurons write, and detectors -> do detectors suppress the tokens that trigger them (section 4.4)? Needs no weights."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 from jaxtyping import Float
@@ -7,13 +9,6 @@ from jaxtyping import Float
 from analyze.config import Thresholds
 from analyze.neuron_types.logit_attribution import DRAWS, LOOSEST, LayerWrites
 
-COLUMNS: dict[str, pl.DataType] = {
-    "trigger_projection": pl.Float64(),
-    "trigger_projection_centered": pl.Float64(),
-    "suppresses_trigger": pl.Boolean(),
-    "top_promoted": pl.List(pl.Int32()),
-    "top_suppressed": pl.List(pl.Int32()),
-}
 CONVENTIONS = ("raw", "centered", "gain")
 SHARES = [f"{of}suppressing_share_{convention}" for of in ("", "random_") for convention in CONVENTIONS]
 TOO_LOOSE = (
@@ -28,23 +23,21 @@ def answerable(thresholds: Thresholds) -> bool:
     return strict and thresholds.unigrams <= LOOSEST.unigrams
 
 
-def with_suppression(neurons: pl.DataFrame, writes: LayerWrites, thresholds: Thresholds) -> pl.DataFrame:
-    """Add `COLUMNS` to the rows of one layer; docs/definitions.md says what each means."""
-    projection, centered = np.full((2, neurons.height), np.nan)
+@dataclass(frozen=True)
+class Projections:
+    """Mean of `E @ u` over what each detector detects; NaN for neurons that are none, and where thresholds are too loose to say."""
+
+    raw: Float[np.ndarray, " neuron"]
+    centered: Float[np.ndarray, " neuron"]  # less the mean over the vocabulary
+
+
+def projections(neurons: pl.DataFrame, writes: LayerWrites, thresholds: Thresholds) -> Projections:
+    """Those of one layer, of whose neurons `token_detector` and `detected_tokens` are known."""
+    raw, centered = np.full((2, neurons.height), np.nan)
     if answerable(thresholds):
         detectors = neurons["token_detector"].to_numpy()
-        on_triggers = group_means(neurons, writes)[:, :, 0]
-        projection[detectors] = on_triggers[0]
-        centered[detectors] = on_triggers[1]
-    raw = pl.Series(projection).fill_nan(None)
-    found = {
-        "trigger_projection": raw,
-        "trigger_projection_centered": pl.Series(centered).fill_nan(None),
-        "suppresses_trigger": raw < 0,
-        "top_promoted": writes.top_promoted.tolist(),
-        "top_suppressed": writes.top_suppressed.tolist(),
-    }
-    return neurons.hstack(pl.DataFrame(found, schema=COLUMNS))
+        raw[detectors], centered[detectors] = group_means(neurons, writes)[:2, :, 0]
+    return Projections(raw, centered)
 
 
 def group_means(neurons: pl.DataFrame, writes: LayerWrites) -> Float[np.ndarray, "convention detector group"]:

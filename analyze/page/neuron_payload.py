@@ -11,29 +11,16 @@ from analyze.page.binary_payload import Array, packed, rounded, whole
 from analyze.page.neuron_curves import curves
 from analyze.storage.census_files import checked
 from analyze.tables.census import Census
+from analyze.tables.neurons import ALL
 
 MOST_ROWS = 100_000
 MOST_NGRAMS = 30  # of each length that a neuron's panel lists
 NGRAMS = {1: "tokens", 2: "bigrams", 3: "trigrams"}
 PATTERN_CODES = [f"{kind} {strength}" for kind in PATTERNS for strength in STRENGTHS]
 LISTS = ("top_promoted", "top_suppressed")
-NUMBERS = {  # columns in a neuron's own panel, and their words in the glossary
-    "n_fired_bos": "fired at BOS",
-    "max_pre": "greatest pre-activation",
-    "first_fired": "first fired at",
-    "unigrams_95": "tokens that cover it",
-    "bigrams_95": "bigrams that cover it",
-    "trigrams_95": "trigrams that cover it",
-    "token_support": "token support",
-    "bigram_support": "bigram support",
-    "trigram_support": "trigram support",
-    "position_mi_corrected": "position, nats",
-    "position_mi": "uncorrected",
-    "position_domain_difference": "changes across domains",
-    "last_position_95": "most firings up to",
-    "trigger_projection": "writes on its triggers",
-    "trigger_projection_centered": "centered",
-}
+NUMBERS = {
+    column.name: column.label for column in ALL if column.label
+}  # lines of a neuron's own panel, and their words in the glossary
 
 
 def table_block(census: Census, most: int | None = None) -> str:

@@ -10,10 +10,10 @@ from analyze.counts.layer import Index, LayerCounts
 from analyze.neuron_types.logit_attribution import LayerWrites
 from analyze.neuron_types.ngram_detectors import layer_detectors
 from analyze.neuron_types.position_coverage import team_columns
-from analyze.neuron_types.trigger_suppression import SHARES, suppressing_shares, with_suppression
+from analyze.neuron_types.trigger_suppression import SHARES, suppressing_shares
 from analyze.storage.tables import write_table
 from analyze.tables.layers import layer_table
-from analyze.tables.neurons import neuron_table
+from analyze.tables.neurons import LayerFindings, neuron_table
 from analyze.tables.ngrams import ngram_table
 from analyze.tables.positions import position_domains
 
@@ -31,11 +31,10 @@ def census_tables(out: Path, rows: Index, thresholds: Thresholds) -> dict[str, p
     for file in finished_layers(out):
         layer, counts = int(file.stem.removeprefix("layer_")), LayerCounts.load(file)
         found = layer_detectors(counts, rows, thresholds)
-        table = neuron_table(layer, counts, corpus, found, thresholds)
-        if (written := out / "writes" / file.name).exists():
-            writes = LayerWrites.load(written)
+        writes = LayerWrites.load(written) if (written := out / "writes" / file.name).exists() else None
+        table = neuron_table(LayerFindings(layer, counts, corpus, found, thresholds, writes))
+        if writes is not None:
             shares.append(suppressing_shares(table, writes, thresholds))
-            table = with_suppression(table, writes, thresholds)
         of_neurons.append(table)
         of_domains.append(position_domains(table, counts.fired_at, corpus.seen_at, thresholds))
         of_teams.append(team_columns(table, counts.fired_at, corpus.seen_at, thresholds.positions))
