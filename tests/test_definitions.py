@@ -8,14 +8,15 @@ import polars as pl
 import pytest
 from synthetic_census import write_census
 
+from analyze.counts.column import markdown
 from analyze.neuron_types import trigger_suppression as suppression
 from analyze.tables import ngrams as ngram_table
 from analyze.tables.census import Census
-from analyze.tables.columns import markdown
 from analyze.tables.evolution import write_evolution
-from analyze.tables.neurons import COLUMNS, TYPE, WEIGHT_COLUMNS
+from analyze.tables.neurons import WEIGHT_COLUMNS
 from analyze.tables.positions import DOMAINS
 from analyze.tables.variants import Variant, differences, measured, onsets, over_seeds
+from scripts.definitions import definitions
 
 DEFINITIONS = (Path(__file__).parents[1] / "docs/definitions.md").read_text(encoding="utf-8")
 
@@ -39,7 +40,8 @@ def unexplained(columns: list[str], text: str) -> list[str]:
 
 
 def test_every_column_of_a_census_is_explained(run: list[Census]) -> None:
-    assert markdown((*COLUMNS, TYPE)) in section("neurons.parquet") and markdown(WEIGHT_COLUMNS) in section("neurons.parquet")
+    assert definitions(DEFINITIONS) == DEFINITIONS, "python scripts/definitions.py writes it anew"
+    assert markdown(WEIGHT_COLUMNS) in section("neurons.parquet")
     assert not unexplained(list(ngram_table.SCHEMA), section("ngrams.parquet"))
     assert not unexplained(list(DOMAINS), section("position_domains.parquet"))
     assert not unexplained([*run[0].layers.columns, *suppression.SHARES], section("layers.parquet"))

@@ -51,10 +51,10 @@ def test_imports_point_one_way(room: str) -> None:
 
 
 def test_rooms_of_the_analysis_import_downwards_alone() -> None:
-    rooms = [path.name for path in (HERE / "analyze").iterdir() if path.is_dir() and list(path.glob("*.py"))]
-    assert sorted(rooms) == sorted(ROOMS)
-    for file in (HERE / "analyze").rglob("*/*.py"):
-        here = ROOMS.index(file.parent.name)
+    rooms = [path for path in (HERE / "analyze").iterdir() if path.is_dir() and list(path.glob("*.py"))]
+    assert sorted(room.name for room in rooms) == sorted(ROOMS)
+    for file in (file for room in rooms for file in room.rglob("*.py")):
+        here = ROOMS.index(file.relative_to(HERE / "analyze").parts[0])
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("analyze."):
                 room = str(node.module).split(".")[1]

@@ -10,6 +10,7 @@ import torch
 
 from analyze.census.memory_plan import Shape
 from analyze.config import AnalyzeConfig
+from analyze.counts.recorders import recorders
 from analyze.storage.scratch import Scratch
 from corpora.sequences import Sequences
 from device import Device, resolved
@@ -57,6 +58,7 @@ class CensusTask:
             "device": self.device.kind,
             "micro-batch": [self.micro, self.sequences.ids.shape[1]],
             "keep_ngrams": self.config.keep_ngrams,
+            "recorders": [recorder.name for recorder in recorders()],
         }
 
     def shape(self, missing: list[int], processes: int = 1, local: int = 1) -> Shape:

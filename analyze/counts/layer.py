@@ -1,6 +1,6 @@
 """Counts of a corpus and of one layer over it: what is stored, and all that any answer is computed from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -8,11 +8,13 @@ from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
 from analyze.counts.ngram_histograms import Tally, covering, tally
 from analyze.counts.ngrams import Ngrams, ngrams
+from analyze.counts.recorder import Arrays, FiringMask
+from analyze.counts.recorders import recorders
 from analyze.counts.sparse import Table, table
 from analyze.firing.device_sums import DeviceSums, OnDevice
 from analyze.firing.mask import Firings
 from analyze.firing.segment_sum import HostSums, Segments, segments_of
-from analyze.storage.stored import Stored
+from analyze.storage.stored import Named, Stored
 from device import Device
 
 KEPT_COVERAGE = 80  # percent that at most `keep` n-grams cover, if a table is kept; a fixed number: counts know no thresholds
@@ -50,11 +52,17 @@ class LayerCounts(Stored):
     unigrams: NgramCounts
     bigrams: NgramCounts
     trigrams: NgramCounts
+    recorded: Named = field(default_factory=Named)  # RECORDER.ARRAY: what each recorder keeps
 
     @property
     def n_fired(self) -> Int64[np.ndarray, " neuron"]:
         """Firings at counted positions."""
         return np.asarray(self.fired_at.sum((0, 1), dtype=np.int64))
+
+    def of(self, recorder: str) -> Arrays:
+        """What a recorder keeps; nothing where the layer was counted without it."""
+        begins = f"{recorder}."
+        return {name.removeprefix(begins): array for name, array in self.recorded.items() if name.startswith(begins)}
 
 
 @dataclass
@@ -123,7 +131,13 @@ def count(firings: Firings, index: Index, keep: int | None = 100) -> LayerCounts
         unigrams=_count_ngrams(firings, index.unigrams, keep, sums),
         bigrams=_count_ngrams(firings, index.bigrams, keep, sums),
         trigrams=_count_ngrams(firings, index.trigrams, keep, sums),
+        recorded=_recorded(FiringMask(firings.bits, firings.neurons, index.counted)),
     )
+
+
+def _recorded(mask: FiringMask) -> Named:
+    kept = {recorder.name: recorder.counts(mask) for recorder in recorders()}
+    return Named({f"{name}.{array}": values for name, arrays in kept.items() for array, values in arrays.items()})
 
 
 def _sums(firings: Firings, index: Index) -> HostSums | DeviceSums:

@@ -6,7 +6,9 @@ from jaxtyping import Int64
 from analyze.counts.layer import Index, LayerCounts, NgramCounts, index, kept
 from analyze.counts.ngram_histograms import CELLS, MANY, Tally, cell
 from analyze.counts.ngrams import NAMES, RARE, Ngrams
+from analyze.counts.recorders import recorders
 from analyze.counts.sparse import Table
+from analyze.storage.stored import Named
 from errors import UserError
 
 Numbers = Int64[np.ndarray, " ngram"]
@@ -32,6 +34,7 @@ def merged_counts(a: LayerCounts, b: LayerCounts, ia: Index, ib: Index, whole: I
         fired_bos=a.fired_bos + b.fired_bos,
         max_pre=np.maximum(a.max_pre, b.max_pre),
         first_fired=_first(_placed(a.first_fired, ia, ib, False), _placed(b.first_fired, ib, ia, True)),
+        recorded=_merged_records(a, b),
         **{
             name: _merged_ngrams(
                 (getattr(a, name), getattr(ia, name)),
@@ -43,6 +46,12 @@ def merged_counts(a: LayerCounts, b: LayerCounts, ia: Index, ib: Index, whole: I
             for name in NAMES.values()
         },
     )
+
+
+def _merged_records(a: LayerCounts, b: LayerCounts) -> Named:
+    """What recorders keep, where both shards have it."""
+    merged = {r.name: r.merge(a.of(r.name), b.of(r.name)) for r in recorders() if a.of(r.name) and b.of(r.name)}
+    return Named({f"{name}.{array}": values for name, arrays in merged.items() for array, values in arrays.items()})
 
 
 def _placed(first: Int64[np.ndarray, " neuron"], mine: Index, other: Index, after: bool) -> Int64[np.ndarray, " neuron"]:

@@ -27,6 +27,10 @@ OLDER = {"corpus"}  # all that files of older formats, which had no checksum, sa
 S = TypeVar("S", bound="Stored")
 
 
+class Named(dict[str, np.ndarray]):
+    """Arrays under names that no dataclass knows; a field of this type defaults to none."""
+
+
 class Stored:
     """A dataclass of arrays, or of such dataclasses, that is one safetensors file; integers take there as few bytes as hold them.
 
@@ -139,6 +143,8 @@ def arrays_of(value: Any, name: str = "") -> dict[str, np.ndarray]:
         return {}
     if isinstance(value, np.ndarray):
         return {name: np.ascontiguousarray(value)}
+    if isinstance(value, Named):
+        return {f"{name}.{key}": np.ascontiguousarray(array) for key, array in value.items()}
     parts = [arrays_of(getattr(value, f.name), _within(name, f)) for f in fields(value)]
     return {name: array for part in parts for name, array in part.items()}
 
@@ -149,7 +155,7 @@ def names_of(kind: Any, name: str = "") -> Iterator[str]:
         yield name
         return
     for f in fields(kind):
-        if f.default is MISSING:
+        if f.default is MISSING and f.default_factory is MISSING:
             yield from names_of(f.type, _within(name, f))
 
 
@@ -169,6 +175,8 @@ def narrow(array: np.ndarray) -> np.ndarray:
 
 def made_of(kind: Any, arrays: Mapping[str, np.ndarray], name: str = "") -> Any:
     """The dataclass again; a field with a default that has no arrays keeps it."""
+    if kind is Named:
+        return Named({other.removeprefix(f"{name}."): array for other, array in arrays.items() if other.startswith(f"{name}.")})
     if not is_dataclass(kind):
         array, wanted = arrays[name], np.dtype(kind.dtypes[0])
         if array.dtype == f"u{wanted}":  # a narrow type; what was taken into it fits
@@ -180,7 +188,8 @@ def made_of(kind: Any, arrays: Mapping[str, np.ndarray], name: str = "") -> Any:
 
 def _is_in(arrays: Mapping[str, np.ndarray], field: Field[Any], name: str) -> bool:
     within = _within(name, field)
-    return field.default is MISSING or any(other == within or other.startswith(f"{within}.") for other in arrays)
+    needed = field.default is MISSING and field.default_factory is MISSING
+    return needed or any(other == within or other.startswith(f"{within}.") for other in arrays)
 
 
 def _kind(field: Field[Any]) -> Any:

@@ -1,22 +1,25 @@
 """Counts -> neurons.parquet: one row per neuron, every column a pure function of counts, weights and thresholds.
 
-A new column is one entry of `COLUMNS`: it then stands in the file, in docs/definitions.md, and with a label on the page.
+A new column is one entry of `COLUMNS`, or of a recorder's (docs/extending.md): the file, docs/definitions.md and the page have it.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 from jaxtyping import Bool
 
 from analyze.config import Thresholds
+from analyze.counts.column import Column
 from analyze.counts.layer import CorpusCounts, LayerCounts
+from analyze.counts.recorder import Arrays, Recorder
+from analyze.counts.recorders import recorders
 from analyze.neuron_types.logit_attribution import LayerWrites
 from analyze.neuron_types.ngram_detectors import LayerDetectors
 from analyze.neuron_types.taxonomy import neuron_type
 from analyze.neuron_types.trigger_suppression import Projections, projections
-from analyze.tables.columns import Column
 from analyze.tables.positions import position_columns
 
 
@@ -57,8 +60,8 @@ class LayerFindings:
 
     @cached_property
     def table(self) -> pl.DataFrame:
-        """`COLUMNS`, which the type is made of."""
-        return _made(COLUMNS, self)
+        """All columns but the type, which is made of them, and those of weights."""
+        return _made((*COLUMNS, *RECORDED), self)
 
     @property
     def top(self) -> LayerWrites:
@@ -248,6 +251,18 @@ COLUMNS: tuple[NeuronColumn, ...] = (
         "The greatest difference, in frequency, between its position curves in two domains of the text.",
     ),
 )
+
+
+def _of_recorder(recorder: Recorder, column: Column[Arrays]) -> NeuronColumn:
+    """A recorder's column; null of layers that were counted without it."""
+
+    def make(of: LayerFindings) -> Any:
+        kept = of.counts.of(recorder.name)
+        return column.make(kept) if kept else pl.Series([None] * of.neurons, dtype=column.dtype)
+
+    return NeuronColumn(column.name, column.dtype, column.meaning, make, column.unit, column.label, column.hint)
+
+
 TYPE = NeuronColumn(
     "type",
     pl.String(),
@@ -295,8 +310,9 @@ WEIGHT_COLUMNS: tuple[NeuronColumn, ...] = (
         "ids",
     ),
 )
-ALL = (*COLUMNS, TYPE, *WEIGHT_COLUMNS)
-SCHEMA = {column.name: column.dtype for column in (*COLUMNS, TYPE)}
+RECORDED = tuple(_of_recorder(recorder, column) for recorder in recorders() for column in recorder.columns)
+ALL = (*COLUMNS, *RECORDED, TYPE, *WEIGHT_COLUMNS)
+SCHEMA = {column.name: column.dtype for column in (*COLUMNS, *RECORDED, TYPE)}
 
 
 def neuron_table(of: LayerFindings) -> pl.DataFrame:
