@@ -30,7 +30,8 @@ TEXT = ("corpus=files", "corpus.name=made", "corpus.vocab_size=300", "corpus.val
 SHAPE = "model={layers: 2, width: 16, heads: 2, neurons: 24, context: 16}"
 LEARN = ("batch={tokens: 128, micro: 4}", "optimizer={learning_rate: 0.01, warmup_steps: 2, schedule_steps: 10}")
 STEPS = ("steps=8", "milestones=[0, 4, 8]", "log_every=1", "checkpoint_every=2", "validation={every: 4, sequences: 8}")
-LIVE = ("live={tokens: 800}", "precision=float32", "device=cpu", "name=run", "runs=runs")
+WANDB = "wandb.mode=disabled"  # which has a folder for each start
+LIVE = ("live={tokens: 800}", "precision=float32", "device=cpu", "name=run", "runs=runs", WANDB)
 CLOCK = {"time", "tokens_per_second", "wall_tokens_per_second", "seconds", "peak_memory_bytes", "trained", "checksum"}
 OF_STARTS = {"git.txt", "environment.json"}  # have an entry for each start of a run
 
@@ -150,7 +151,9 @@ def jobs(place: Path) -> dict[str, Job]:
     there = (*text, f"corpus.store={place / 'store'}")
     found["training"] = Job("train/run.py", ("size=8m", *there, SHAPE, *LEARN, *STEPS, *LIVE), "runs")
     ckpt = place / "runs" / "run" / "milestones" / "step_000000008"
-    found["counting"] = Job("analyze/run.py", (f"ckpt={ckpt}", *there, "out=census", "tokens=3000", "device=cpu"), "census")
+    found["counting"] = Job(
+        "analyze/run.py", (f"ckpt={ckpt}", *there, "out=census", "tokens=3000", "device=cpu", WANDB), "census"
+    )
     found["drawing"] = Job("analyze/draw.py", ("out=census", "thresholds.position_mi=0.01"), "census", place / "census")
     return found
 
