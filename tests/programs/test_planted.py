@@ -129,6 +129,7 @@ def test_an_untrained_model_is_made_counted_and_drawn_beside(place: Path, tmp_pa
         draw(place / "out", open_census(null))
 
 
+@pytest.mark.long
 def test_runs_are_drawn_each_in_its_own_process(place: Path, tmp_path: Path) -> None:
     milestone = json.loads((place / "out" / "meta.json").read_text())
     milestone["checkpoint"]["step"] = 0

@@ -69,6 +69,7 @@ def test_jobs_of_a_sweep_are_numbered_for_the_gpus_to_take_turns_and_named_by_wh
     )
 
 
+@pytest.mark.long
 def test_submitit_and_joblib_run_jobs_in_processes_of_their_own(place: Path) -> None:
     assert sweep(place, "hydra/launcher=submitit_local", "model=nopos", "runs=two").returncode == 0
     assert list(finished(place / "two").values()) == [2]
