@@ -20,7 +20,6 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # SLURM and submitit send one some time before the end of a job
 ONE = 1.0  # seconds in which signals count as one: a terminal sends Ctrl-C to all, and make, torchrun and scripts hand it on
 SHOW_CURSOR = b"\x1b[?25h"
-SWEEP = "NEURON_CENSUS_SWEEP"  # in the environment of a sweep's processes: the one that began it, and when
 
 
 class Stopped(SystemExit):

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import torch
 
+from analyze.firing.device_sums import chunk_bytes, device_bytes
 from analyze.firing.packing import bytes_for
 from analyze.forward.residual_store import slabs_for
 from analyze.forward.weight_prefetch import layer_bytes
@@ -20,8 +21,6 @@ PROGRAM = 300_000_000  # bytes of memory that a process itself takes; with a GPU
 PROGRAM_WITH_GPU = 2_500_000_000
 GPU_CONTEXT = 1_000_000_000  # bytes of a GPU that are never ours
 INDEX = 96  # bytes of memory for every token: the corpus in the orders that counting needs
-INDEX_ON_GPU = 32  # bytes of a GPU for every token, where it counts: four of these orders
-COUNTS_ON_GPU = 100_000_000  # bytes of a GPU for the counts of some segments
 TALLIES = 3 * (136 * 4 + 256 * 4 + 101 * 8)  # bytes for every neuron
 TABLE_SHARE = 0.1  # of (token, neuron) pairs that the table of tokens is taken to hold
 MORE = {"relu": 0, "gelu": 1, "relu_squared": 2}  # tensors like the pre-activations that an activation makes; ReLU works in place
@@ -207,7 +206,8 @@ class Plan:
             found.append(Use("firing bits of a process' micro-batches", where, s.share * s.batch_bits, each))
         if self.on_gpu:
             found.append(Use(f"firing bits of {of_layers} to be counted there{of}", "gpu", self.rooms * s.bits))
-            found.append(Use("counting", "gpu", INDEX_ON_GPU * s.tokens + COUNTS_ON_GPU))
+            found.append(Use("counting", "gpu", device_bytes(s.tokens, s.domains * s.positions, s.model.neurons)))
+            found.append(Use("counts, pinned, two buffers", "memory", 2 * s.pinned(chunk_bytes(s.model.neurons)), each))
         return found
 
     @property
