@@ -157,10 +157,10 @@ def test_a_signal_ends_a_census_and_the_next_start_takes_it(
     """Also that of the last step, and of one that no checkpoint was due at."""
     as_ever = LiveCensus._census
 
-    def signalled(self: LiveCensus, module: Training, tokens: int, out: Path) -> Path:
+    def signalled(self: LiveCensus, module: Training, tokens: int, out: Path, milestone: Path | None = None) -> Path:
         if module.global_step == at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return as_ever(self, module, tokens, out)
+        return as_ever(self, module, tokens, out, milestone)
 
     config = tiny.training(corpus, tmp_path, live=LIVE, checkpoint_every=100)
     with monkeypatch.context() as patch:
@@ -274,6 +274,21 @@ def test_a_census_that_was_missed_is_taken_of_its_milestone_and_one_without_is_n
     assert "no live census at steps 1: no weights are kept of them" in said and "2 live censuses of" in said
     ours, theirs = (sorted((folder / "live" / "step_000000003" / "layers").iterdir()) for folder in (run, watched))
     assert ours and [file.read_bytes() for file in ours] == [file.read_bytes() for file in theirs]
+
+
+def test_a_missed_census_that_fails_again_is_not_taken_for_the_one_at_hand(
+    corpus: CorpusConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def never_at_3(task: CensusTask, *arguments: Any) -> None:
+        if task.out.name == "step_000000003":
+            raise UserError("the disk is full.")
+        take(task, *arguments)
+
+    monkeypatch.setattr("train.live_census.take", never_at_3)
+    train(tiny.training(corpus, tmp_path, steps=4, milestones=[3], live=LiveConfig("milestones", steps=[4], tokens=800)), [])
+    said = capfd.readouterr().err
+    assert "no live census at step 3: the disk is full." in said and "no live census at step 4" not in said
+    assert "live censuses that are missing cannot be taken of their milestones: the disk is full." in said
 
 
 def test_what_is_said_is_what_is_read_and_what_can_be_had(

@@ -100,7 +100,11 @@ class LiveCensus(L.Callback):
         if step not in self.due:
             return
         with self.pause():
-            self.together.told(lambda: self._take_if_due(module, step))
+            self.together.told(lambda: self._take_all_due(module, step))
+
+    def _take_all_due(self, module: Training, step: int) -> None:
+        if self._take_if_due(module, step):
+            self._made_good(module, step)
 
     def teardown(self, trainer: L.Trainer, module: Training, stage: str) -> None:  # type: ignore[override]
         """Write what changed from census to census, and say what it cost; before, take the last census if it is lacking."""
@@ -120,10 +124,8 @@ class LiveCensus(L.Callback):
         if trainer.global_step >= module.config.steps:
             self._made_good(module, trainer.global_step)
         try:
-            kept = self.out.parent / "milestones"
-            if gone := [
-                step for step in missing(self.out, self.sample, trainer.global_step) if not (kept / census_name(step)).is_dir()
-            ]:
+            lacking = missing(self.out, self.sample, trainer.global_step)
+            if gone := [step for step in lacking if not self._milestone(step).is_dir()]:
                 self._say(missed_words(gone))
             if not (folders := finished(self.out)):
                 return
@@ -144,21 +146,23 @@ class LiveCensus(L.Callback):
             f"{100 * self._spent() / trained:.1f} % of {trained:.0f} s of training{once}  ->  {self.out}"
         )
 
-    def _take_if_due(self, module: Training, step: int) -> None:
+    def _take_if_due(self, module: Training, step: int) -> bool:
+        """Take one; whether there is time for others: no signal ended it."""
         try:
             with self.giving_way():
                 self._take(module, step)
-                self._make_good(module, step)
         except GaveWay:
             self._say(f"the live census at step {step:,} is left to the next start")
+            return False
         except Exception as mistake:  # training goes on
             self._say(f"no live census at step {step:,}: {why(mistake)}")
+        return True
 
     def _take_the_last(self, module: Training) -> None:
         self.sample, self.began = read_sample(self.out) or {}, time.perf_counter()
         self.plan.start = module.global_step
         forget_after(self.out, module.global_step)
-        self._take_if_due(module, module.global_step)
+        self._take_all_due(module, module.global_step)
 
     def _take(self, module: Training, step: int) -> None:
         if step not in self.sample["steps"] or is_finished(self.out / census_name(step)):
@@ -166,9 +170,12 @@ class LiveCensus(L.Callback):
         if self._too_dear(module, step):
             self._leave_out(step, module.config.live.share)
             return
+        self._take_now(module, step)
+
+    def _take_now(self, module: Training, step: int, milestone: Path | None = None) -> None:
         begun = time.perf_counter()
         with _untouched(module):
-            out = self._census(module, self.sample["tokens"], self.out / census_name(step))
+            out = self._census(module, self.sample["tokens"], self.out / census_name(step), milestone)
             mirror_census(self.mirror, open_census(out), "live")
         self._spend(str(step), begun)
 
@@ -183,13 +190,12 @@ class LiveCensus(L.Callback):
     def _make_good(self, module: Training, before: int) -> None:
         """Take the censuses of earlier steps that are missing, a disk having been full, where a milestone has kept the weights."""
         for step in missing(self.out, self.sample, before):
-            milestone, begun = self.out.parent / "milestones" / census_name(step), time.perf_counter()
-            if milestone.is_dir():
-                with _untouched(module):
-                    out = self._census(module, self.sample["tokens"], self.out / census_name(step), milestone)
-                    mirror_census(self.mirror, open_census(out), "live")
-                self._spend(str(step), begun)
+            if (milestone := self._milestone(step)).is_dir():
+                self._take_now(module, step, milestone)
                 self._say(f"the live census at step {step:,}, which was missing, is taken of its milestone")
+
+    def _milestone(self, step: int) -> Path:
+        return self.out.parent / "milestones" / census_name(step)
 
     def _made_good(self, module: Training, before: int) -> None:
         try:
