@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from tokenizers import Tokenizer
 
-from corpora.checksums import file_hash
+from checksums import file_sha256
 from corpora.config import CorpusConfig
 from corpora.cost_estimate import SAMPLE_BYTES, estimate
 from corpora.document import Document
@@ -57,12 +57,12 @@ def _fill(
     elif tokenizer is None:
         tokenizer, texts = _trained_here(config, texts, kept, progress)
     write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
-    journal.tokenizer_sha256 = file_hash(folder / "tokenizer.json")
+    journal.tokenizer_sha256 = file_sha256(folder / "tokenizer.json")
     texts = _judged(folder, config, tokenizer, texts, journal, progress)
     content = _write_splits(folder, config, tokenizer, texts, kept, journal, progress)
     content["tokenizer"] = made_from["tokenizer"] | {
         "sha256": tokenizer_hash(tokenizer),
-        "file_sha256": file_hash(folder / "tokenizer.json"),
+        "file_sha256": file_sha256(folder / "tokenizer.json"),
         "bytes": (folder / "tokenizer.json").stat().st_size,
     }
     beside = {"source": made_from["source"], "hub": _hub(config), "fingerprint": fingerprint(content)}

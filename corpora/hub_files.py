@@ -10,7 +10,7 @@ from threading import Thread
 
 import polars as pl
 
-from corpora.checksums import file_hash
+from checksums import file_sha256
 from corpora.store_writer import write_text
 from errors import UserError
 from hub_access import reachable
@@ -130,7 +130,7 @@ def _fetch(listed: Listing, file: HubFile, folder: Path) -> Path:
     copy = folder / file.name
     if not copy.is_file() or copy.stat().st_size != file.n_bytes:
         hf_hub_download(listed.repository, file.name, repo_type="dataset", revision=listed.commit, local_dir=folder)
-    if file_hash(copy) != file.sha256:
+    if file_sha256(copy) != file.sha256:
         copy.unlink()
         raise UserError(f"{file.name} came damaged from the hub, its sha256 is another: run the same command again.")
     return copy

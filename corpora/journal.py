@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from corpora.checksums import file_hash
+from checksums import file_sha256
 from corpora.document import Document
 from corpora.store_writer import write_text
 from errors import UserError
@@ -47,7 +47,7 @@ class Journal:
 
     def expect_tokenizer(self, folder: Path) -> None:
         """`UserError` where tokenizer.json is not the one that the ids were made with."""
-        if file_hash(folder / "tokenizer.json") != self.tokenizer_sha256:
+        if file_sha256(folder / "tokenizer.json") != self.tokenizer_sha256:
             raise _damaged(folder / "tokenizer.json")
 
     def write(self, folder: Path) -> None:

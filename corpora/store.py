@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt, UInt8
 
-from corpora.checksums import damaged
+from checksums import damaged
 from errors import UserError
 
 FORMAT = 1

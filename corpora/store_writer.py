@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from jaxtyping import Int64, UInt, UInt8
 
-from corpora.checksums import damaged, file_hash
+from checksums import damaged, file_sha256
 from errors import UserError
 from files import whole_file
 
@@ -97,7 +97,7 @@ class SplitWriter:
             with file.open("wb") as opened:
                 np.save(opened, values)
                 _to_disk(opened)
-            entry[name] = {"bytes": file.stat().st_size, "sha256": file_hash(file)}
+            entry[name] = {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
         documents, tokens = (np.bincount(domains, minlength=len(domain_names)), np.zeros(len(domain_names), dtype=np.int64))
         np.add.at(tokens, domains, lengths)
         entry["of_domain"] = {

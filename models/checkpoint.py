@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from checksums import file_sha256
 from errors import UserError
 from files import whole_folder
 from models.config import OPTConfig
@@ -76,16 +77,15 @@ class Checkpoint:
 
     def _checked(self, file: Path) -> bytes:
         """The sha256 of a file that is what it is known to be: from beside it, from huggingface's cache, or in the .ckpt itself."""
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256")
+        digest = file_sha256(file)
         blob = file.resolve().name
         known = self.checksum or (blob if BLOB.fullmatch(blob) else None)
-        if known is not None and digest.hexdigest() != known:
+        if known is not None and digest != known:
             again = "download it again" if self.checksum is None else "copy it again, or train the run anew to this step"
             raise UserError(f"{file} is damaged: its sha256 is not the one written down for it; {again}.")
         if file.suffix == ".ckpt":
             check_seal(file, "Copy it again, or take a milestone of the run.")
-        return digest.digest()
+        return bytes.fromhex(digest)
 
     def layer_tensors(self, layer: int) -> dict[str, Stored]:
         """Where one decoder layer's tensors are, by their names in a `Block`."""

@@ -1,11 +1,10 @@
 """training_state.json of a milestone: how far training was, and the checksums of all files of the folder, its own included."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from checksums import CHECKSUM, checksum_of, file_checksum, write_object
+from checksums import CHECKSUM, checksum_of, file_checksum, file_sha256, write_object
 from errors import UserError
 from models.json_files import entry, read_object
 
@@ -18,8 +17,7 @@ DESCRIPTIONS = ("config.json", TOKENIZER)
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write the file, the last one of its folder."""
-    with (folder / "model.safetensors").open("rb") as stream:
-        weights = hashlib.file_digest(stream, "sha256").hexdigest()
+    weights = file_sha256(folder / "model.safetensors")
     others = {name: file_checksum(folder / name) for name in DESCRIPTIONS if (folder / name).is_file()}
     write_object(folder / STATE, {**state, WEIGHTS: weights, OTHERS: others})
 

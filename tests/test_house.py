@@ -23,7 +23,7 @@ LEAVES |= {"signals", "wandb_run"}
 ROOMS = ("storage", "forward", "firing", "counts", "neuron_types", "tables", "census", "figures", "page")  # the data's one way
 BESIDE = {"config", "jit", "machine"}  # of analyze/, what its rooms may import
 MAY_IMPORT = {
-    "corpora": {"errors", "files", "locks", "hub_access", "paths"},
+    "corpora": {"checksums", "errors", "files", "locks", "hub_access", "paths"},
     "models": {"checksums", "errors", "files", "hub_access"},
     "analyze": {"models", "corpora"} | LEAVES,
     "train": {"models", "corpora", "analyze"} | LEAVES,

@@ -24,7 +24,7 @@ from analyze.census import layer_loop as counting
 from analyze.census.distributed import Ranks, joined
 from analyze.census.exchange import Exchange
 from analyze.census.job import CensusTask
-from analyze.census.joining import collected, joined_neurons
+from analyze.census.joining import collected
 from analyze.census.launching import first_host, launched
 from analyze.census.take import take
 from analyze.config import AnalyzeConfig
@@ -134,7 +134,7 @@ def part(firings: Firings, neurons: slice) -> Firings:
 def test_parts_of_neurons_joined_are_the_whole(keep: int | None) -> None:
     whole, rows, firings = layer(200, keep)
     parts = [count(part(firings, Ranks(rank, 3).neurons(200)), rows, keep) for rank in range(3)]
-    assert same(joined_neurons(parts), whole) and same(joined_neurons([whole]), whole)
+    assert same(tiny.joined_neurons(parts), whole) and same(tiny.joined_neurons([whole]), whole)
 
 
 def _collected(world: int, keep: int | None) -> dict[str, np.ndarray] | None:

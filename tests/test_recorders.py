@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 import tiny
 
-from analyze.census.joining import joined_neurons
 from analyze.counts import layer as layer_module
 from analyze.counts import merge as merge_module
 from analyze.counts.layer import Index, LayerCounts, count, index
@@ -66,7 +65,7 @@ def test_a_plain_loop_gives_the_same_in_pieces_and_at_once(recorder: Recorder, t
     ]
     assert whole.of(recorder.name)["length"].tolist() == expected
     parts = [count(firings(fires[:, :, some]), corpus_of(ids), None) for some in (slice(0, 64), slice(64, 70))]
-    assert joined_neurons(parts).of(recorder.name)["length"].tolist() == expected
+    assert tiny.joined_neurons(parts).of(recorder.name)["length"].tolist() == expected
     shards = [(count(firings(fires[some]), of := corpus_of(ids[some]), None), of) for some in (slice(0, 2), slice(2, 6))]
     (a, ia), (b, ib) = shards
     assert merged_counts(a, b, ia, ib, merged_index(ia, ib, BOS), None).of(recorder.name)["length"].tolist() == expected

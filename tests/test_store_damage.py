@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import checksums
 from corpora import build as making
-from corpora import checksums
 from corpora.config import CorpusConfig
 from corpora.journal import Journal
 from corpora.prepare import token_store
@@ -162,13 +162,13 @@ def test_damage_to_an_unfinished_store_is_not_sealed(
 def test_a_file_is_compared_once_as_long_as_it_is_the_same(corpus: CorpusConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     store = token_store(corpus)
     read: list[Path] = []
-    hashed = checksums.file_hash
+    hashed = checksums.file_sha256
 
     def noted(file: Path) -> str:
         read.append(file)
         return hashed(file)
 
-    monkeypatch.setattr(checksums, "file_hash", noted)
+    monkeypatch.setattr(checksums, "file_sha256", noted)
     store.split("train")
     n = len(read)
     store.split("train")

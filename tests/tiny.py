@@ -1,6 +1,6 @@
 """Small random models, tokens and runs that several tests build on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analyze.census.joining import joined_array
 from analyze.config import AnalyzeConfig
+from analyze.counts.layer import LayerCounts
 from analyze.forward.layer_by_layer import MicroBatch
+from analyze.storage.stored import arrays_of, made_of
 from corpora.config import CorpusConfig
 from models.checkpoint import save_checkpoint
 from models.config import OPTConfig
@@ -101,3 +104,10 @@ def training(corpus: CorpusConfig, runs: Path, **settings: Any) -> TrainConfig:
 def preactivations_as_batches(pre: Float[Tensor, "sequence position neuron"], micro: int) -> Iterable[MicroBatch]:
     """Pre-activations at hand, as the walk would give them."""
     return (MicroBatch(begin, pre[begin : begin + micro]) for begin in range(0, len(pre), micro))
+
+
+def joined_neurons(parts: Sequence[LayerCounts]) -> LayerCounts:
+    """The counts of all neurons from those of its neighbouring parts, in their order, all in memory."""
+    arrays = [arrays_of(part) for part in parts]
+    whole: LayerCounts = made_of(LayerCounts, {name: joined_array(name, [a[name] for a in arrays]) for name in arrays[0]})
+    return whole

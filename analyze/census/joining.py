@@ -8,16 +8,9 @@ import torch.distributed as dist
 
 from analyze.census.distributed import Ranks, connected, received, sent
 from analyze.counts.layer import LayerCounts
-from analyze.storage.stored import arrays_of, made_of, narrow
+from analyze.storage.stored import arrays_of, narrow
 
 SENT_AT_ONCE = 1 << 26  # bytes
-
-
-def joined_neurons(parts: Sequence[LayerCounts]) -> LayerCounts:
-    """The counts of all neurons from those of its neighbouring parts, in their order."""
-    arrays = [arrays_of(part) for part in parts]
-    whole: LayerCounts = made_of(LayerCounts, {name: joined_array(name, [a[name] for a in arrays]) for name in arrays[0]})
-    return whole
 
 
 def joined_array(name: str, parts: Sequence[np.ndarray]) -> np.ndarray:
