@@ -141,6 +141,8 @@ def _write_splits(
         for batch, tokens in done:
             held_out, domains = kept(batch, journal.documents), _numbers(batch, config, journal)
             for name, mine in (("train", ~held_out), ("validation", held_out)):
+                if not mine.any():
+                    continue
                 ids = tokens.ids if mine.all() else tokens.ids[np.repeat(mine, tokens.lengths)]
                 writers[name].add(ids, tokens.lengths[mine], domains[mine])
             journal.count(batch)
@@ -177,9 +179,13 @@ def _numbers(batch: list[Document], config: CorpusConfig, journal: Journal) -> U
 
 
 def _batches(texts: Iterator[Document], most_characters: int) -> Iterator[list[Document]]:
+    """Documents to be tokenised together; a long one alone, so that its ids go to the disk as they are."""
     batch: list[Document] = []
     characters = 0
     for document in texts:
+        if batch and len(document.text) >= most_characters:
+            yield batch
+            batch, characters = [], 0
         batch.append(document)
         characters += len(document.text)
         if len(batch) == BATCH_DOCUMENTS or characters >= most_characters:

@@ -1,5 +1,6 @@
 """file -> rows: every text of a file with its number, and what its line says beside it."""
 
+import codecs
 import json
 import shutil
 import tempfile
@@ -11,11 +12,13 @@ from pathlib import Path
 import polars as pl
 
 from corpora.compression import COMPRESSIONS, opened, opened_text
+from corpora.document import utf8
 from corpora.json_list import elements
 from corpora.notices import announce
 from errors import UserError
 
 ROWS = 4096  # of a parquet file in memory at a time
+DECODED = 1 << 16  # bytes of a text at a time, so few that most have no wide letter
 PATIENCE = 1000  # rows without a text after which the texts of a file are taken to have another name
 Row = tuple[int, str, dict[str, object]]  # number from 1, text, what its line says beside it
 
@@ -81,7 +84,8 @@ def _words(value: object) -> str:
 
 def _without_surrogates(text: str) -> str:
     try:
-        text.isascii() or text.encode()
+        for _ in utf8(text) if not text.isascii() else ():
+            pass
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode()
     return text
@@ -108,10 +112,15 @@ def _parsed(path: Path, number: int, line: bytes) -> object:
 
 
 def _decoded(raw: bytes, what: str) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as mistake:
-        raise UserError(f"{what} not UTF-8 text (byte {mistake.start}): convert it, or leave it out.") from mistake
+    """UTF-8 as text, some bytes after others: decoded at once, a long text is held twice whenever a wider letter turns up in it."""
+    decoder, parts = codecs.getincrementaldecoder("utf-8")(), list[str]()
+    for begin in range(0, len(raw), DECODED):
+        part, before = raw[begin : begin + DECODED], begin - len(decoder.getstate()[0])
+        try:
+            parts.append(decoder.decode(part, final=begin + DECODED >= len(raw)))
+        except UnicodeDecodeError as mistake:
+            raise UserError(f"{what} not UTF-8 text (byte {before + mistake.start}): convert it, or leave it out.") from mistake
+    return "".join(parts)
 
 
 def _json(path: Path, column: str) -> Iterator[tuple[int, object]]:

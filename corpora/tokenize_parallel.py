@@ -21,7 +21,7 @@ from queue import LifoQueue
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64, UInt32
+from jaxtyping import Int64, UInt
 from tokenizers import Tokenizer
 
 from corpora.document import Document
@@ -35,7 +35,7 @@ AHEAD = 2  # batches a process that wait or are done before their turn
 class Tokens(NamedTuple):
     """A batch of documents end to end, each with the closing id after it."""
 
-    ids: UInt32[np.ndarray, " token"]
+    ids: UInt[np.ndarray, " token"]  # of two bytes where they fit, else of four
     lengths: Int64[np.ndarray, " document"]
 
 
@@ -47,7 +47,9 @@ def tokens(texts: Sequence[Piece], tokenizer: Tokenizer, closing: int) -> Tokens
     """The pieces' ids, the last one of a document closed by the id `closing`."""
     encodings = tokenizer.encode_batch_fast([text for text, _ in texts], add_special_tokens=False)
     ids = [[*encoding.ids, closing] if last else encoding.ids for encoding, (_, last) in zip(encodings, texts, strict=True)]
-    return Tokens(np.array(list(chain.from_iterable(ids)), dtype=np.uint32), np.array([len(i) for i in ids], dtype=np.int64))
+    flat = np.array(list(chain.from_iterable(ids)), dtype=np.uint32)
+    narrow = flat.astype(np.uint16) if flat.max(initial=0) <= 0xFFFF else flat
+    return Tokens(narrow, np.array([len(i) for i in ids], dtype=np.int64))
 
 
 def jobs(batch: Sequence[Document], cuttable: bool) -> Iterator[list[Piece]]:

@@ -330,3 +330,19 @@ def test_documents_from_a_place_on_are_those_after_it(tmp_path: Path, source: st
     (tmp_path / "9.jsonl").write_text('{"text": " "}\n\n{"text": "six"}')
     config = CorpusConfig("mine", source, path=str(tmp_path), distinct=distinct)
     assert list(documents(config, start)) == list(documents(config))[start:]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 3, 7, 1000])
+def test_a_text_decoded_in_parts_is_the_text_or_names_its_first_bad_byte(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "DECODED", at_a_time)
+    raw = "a, é, 語, 🙂, end".encode()
+    assert rows._decoded(raw, "x is") == raw.decode() and rows._decoded(b"", "x is") == ""
+    for cut in range(len(raw)):
+        for damaged in (raw[:cut], raw[:cut] + b"\xff" + raw[cut + 1 :]):
+            try:
+                expected = damaged.decode()
+            except UnicodeDecodeError as mistake:
+                with pytest.raises(UserError, match=rf"x is not UTF-8 text \(byte {mistake.start}\)"):
+                    rows._decoded(damaged, "x is")
+            else:
+                assert rows._decoded(damaged, "x is") == expected
