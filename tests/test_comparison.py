@@ -80,7 +80,7 @@ def test_sentences_answer_which_where_from_when(found: list[Variant]) -> None:
     told = variant_findings(found, onsets(found, values, "positional"), over_seeds(values))
     assert told[0] == (
         "a, 2 seeds, step 20: 4.0 ± 1.4 positional neurons of 20; layer 0 0.5 ± 0.7, layer 1 3.5 ± 0.7; "
-        "they are in every census of layer 1 in 1 of 2; they are in the last census, and in none before it, of layer 0 in 1 of 2, "
+        "they are in every census of layer 1 in 1 of 2; the last census alone has them in layer 0 in 1 of 2, "
         "layer 1 in 1 of 2."
     )
     assert told[1] == "b, 2 seeds, step 20: no positional neurons in any layer of any seed."

@@ -62,7 +62,7 @@ def test_censuses_taken_while_a_run_trained_say_when_too(tmp_path: Path) -> None
     compare([run], [], tmp_path / "out", Console(quiet=True))
     assert pl.read_parquet(tmp_path / "out" / "onsets.parquet").select("after", "step", "later").rows() == [(10, 20, 1)]
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "they appear, and every later census has some, in layer 0 between steps 10 and 20." in page
+    assert "they appear in layer 0 between steps 10 and 20, and every later census has some." in page
     assert "to stay" not in page
     other = milestones[1].meta["thresholds"] | {"position_mi": 0.1}
     milestones[0].meta["thresholds"] = milestones[1].meta["thresholds"] = other

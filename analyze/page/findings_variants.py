@@ -20,13 +20,11 @@ def _positional(variant: Variant, spread: pl.DataFrame, first: pl.DataFrame) -> 
     here = first.filter((pl.col("variant") == variant.name) & pl.col("step").is_not_null())
     begun_with, lasting = pl.col("after").is_null() & (pl.col("later") > 0), pl.col("later") > 0
     parts = {
-        "appear, and every later census has some, in": _layers(variant, here.filter(lasting & ~begun_with)),
-        "are in every census of": _layers(variant, here.filter(begun_with)),
-        "are in the last census, and in none before it, of": _layers(
-            variant, here.filter(~lasting & pl.col("after").is_not_null())
-        ),
+        "they appear in {}, and every later census has some": _layers(variant, here.filter(lasting & ~begun_with)),
+        "they are in every census of {}": _layers(variant, here.filter(begun_with)),
+        "the last census alone has them in {}": _layers(variant, here.filter(~lasting & pl.col("after").is_not_null())),
     }
-    when = "; ".join(f"they {words} {layers}" for words, layers in parts.items() if layers)
+    when = "; ".join(words.format(layers) for words, layers in parts.items() if layers)
     return f"{said[:-1]}; {when}." if when else said
 
 
